@@ -1,0 +1,115 @@
+"""What a sampler asks for and the fields that come back, before and after the wire.
+
+A sampled batch is a set of named arrays, its *fields*, whatever carried it:
+
+    data/COLUMN     the column at the anchor (rewards: the n-step sum; terminated, truncated: at the last step taken)
+    next/COLUMN     observation columns, one row after the last step taken
+    window/COLUMN   stacked columns when `data` and `next` share frames: (batch, frame_stack + n_step, …), both are views of it
+    info/NAME       step_ids, probabilities, weights, priorities, times_sampled, ages, policy_version, discount, steps_taken
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.errors import InvalidArgument
+from replaystore.schema.record import check_number
+from replaystore.schema.selectors import Uniform
+from replaystore.schema.views import Transition, View
+
+MAX_BATCH_SIZE = 1 << 20
+
+MAX_ROWS_WALKED = 1 << 24
+"""Of one batch: items times the rows that the view looks at for each. More is some gigabytes of indices for a request of fifty bytes."""
+
+INFO_DTYPES: Mapping[str, str] = {
+    "step_ids": "int64",
+    "probabilities": "float64",
+    "weights": "float32",
+    "priorities": "float32",
+    "times_sampled": "uint32",
+    "ages": "int64",
+    "policy_version": "int64",
+    "discount": "float32",
+    "steps_taken": "int32",
+}
+"""The info fields of a Transition batch, each ``(batch,)``."""
+
+
+def derive_seed(seed: int, index: int) -> int:
+    """Seed of a sampler's batch number `index`: SplitMix64 (Steele et al. 2014) of both, from 0 to 2**63 - 1; the same everywhere."""
+    mask = (1 << 64) - 1
+    z = (seed + (index + 1) * 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return (z ^ (z >> 31)) >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """One batch asked for."""
+
+    batch_size: int
+    view: View = field(default_factory=Transition)
+    selector: str | Uniform | None = None
+    """Name of one of the table's selectors, or a selector that needs no index; None is the table's first."""
+
+    beta: float = 0.0
+    """Exponent of the importance weights (1 / (N · P)) ** beta, divided by the batch's largest."""
+
+    seed: int | None = None
+    """Draws with this seed instead of the table's own stream of random numbers."""
+
+    columns: tuple[str, ...] | None = None
+    """Only these columns are read; a name stands for everything nested below it. None reads all."""
+
+    def __post_init__(self) -> None:
+        check_number("batch_size", self.batch_size, 1, MAX_BATCH_SIZE, whole=True)
+        check_number("beta", self.beta, 0.0, 100.0)
+        if self.seed is not None:
+            check_number("seed", self.seed, 0, 2**63 - 1, whole=True)
+        if not isinstance(self.view, Transition):
+            raise InvalidArgument(f"view {self.view!r} must be a replaystore view, for example replaystore.Transition(n_step=3)")
+        rows = self.view.n_step + self.view.frame_stack
+        if self.batch_size * rows > MAX_ROWS_WALKED:
+            raise InvalidArgument(
+                f"batch_size={self.batch_size} items of {rows} rows each (n_step + frame_stack) are too many at once: ask for at most "
+                f"{MAX_ROWS_WALKED // rows} items"
+            )
+        if self.columns is not None:
+            if isinstance(self.columns, str):
+                raise InvalidArgument(f"columns={self.columns!r} must be a list of names")
+            object.__setattr__(self, "columns", tuple(self.columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Name, dtype and full shape of one array of a batch."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+class PreparedSample(Protocol):
+    """Anchors already drawn and pinned: nothing that they need leaves the disk before `close`."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The arrays of the batch, in a fixed order."""
+
+    def fill(self, out: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Gathers every field into ``out[field.name]``. May run in any thread, without the table's lock."""
+
+    def close(self) -> None:
+        """Unpins. To be called exactly once, whatever happened."""

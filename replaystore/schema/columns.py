@@ -1,0 +1,143 @@
+"""Columns: what one row of a table holds. The first axis of every stored array is the step; these are the others."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.errors import InvalidArgument, SchemaMismatch
+
+DTYPES = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+)  # fmt: skip
+"""Fixed-size numeric types that every Zarr reader knows."""
+
+MAX_ROW_BYTES = 1 << 28
+"""A row of one column above this (256 MiB) is surely a mistake."""
+
+MAX_COLUMNS = 256
+
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+
+def check_name(name: Any, what: str, *, nested: bool = False) -> str:
+    """Returns `name` when it may become a Zarr node's name, else raises InvalidArgument.
+
+    Letters, digits, ``_ . -``, beginning with a letter or digit, at most 128 characters; ``/`` separates the levels of nested
+    columns. So no name leaves the store's folder, is hidden, or begins with ``__`` (which Zarr reserves).
+    """
+    parts = name.split("/") if nested and isinstance(name, str) else [name]
+    fine = isinstance(name, str) and len(name) <= 128 and all(_PART.fullmatch(part) for part in parts)
+    if not fine or any(part == "zarr.json" for part in parts):
+        levels = " ('/' separates levels)" if nested else ""
+        raise InvalidArgument(
+            f"{what} name {name!r} must be at most 128 letters, digits, '_', '.' or '-', beginning with a letter or digit{levels}"
+        )
+    return str(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table, stored as a Zarr array of shape ``(steps, *shape)``.
+
+    Example: ``Column((84, 84), "uint8")``, ``Column((), "float32")``.
+    """
+
+    shape: tuple[int, ...] = ()
+    """Shape of one row; ``()`` is a scalar."""
+
+    dtype: str = "float32"
+    """A NumPy name of a fixed-size number: bool, int8 … uint64, float16 … float64."""
+
+    space: Mapping[str, Any] | None = field(default=None, compare=False, hash=False)
+    """Where the column came from a Gymnasium space: its kind and bounds, e.g. ``{"kind": "Discrete", "n": 4}``."""
+
+    def __post_init__(self) -> None:
+        shape = (self.shape,) if isinstance(self.shape, int) else self.shape
+        try:
+            whole = tuple(int(n) for n in shape)
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidArgument(f"column shape {self.shape!r} must be a tuple of whole numbers") from None
+        if any(n < 1 for n in whole) or len(whole) > 16:
+            raise InvalidArgument(f"column shape {self.shape!r} must have at most 16 axes, each at least 1 long")
+        try:
+            name = np.dtype(self.dtype).name
+        except (TypeError, ValueError, SyntaxError):  # all three, depending on what it is that is no dtype
+            name = str(self.dtype)
+        if name not in DTYPES:
+            raise InvalidArgument(f"column dtype {self.dtype!r} is not storable; use one of {', '.join(DTYPES)}")
+        object.__setattr__(self, "shape", whole)
+        object.__setattr__(self, "dtype", name)
+        if self.row_bytes > MAX_ROW_BYTES:
+            raise InvalidArgument(f"a row of shape {whole} {name} has {self.row_bytes} bytes; at most {MAX_ROW_BYTES} are allowed")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def to_json(self) -> dict[str, Any]:
+        """The column as a JSON object."""
+        data: dict[str, Any] = {"shape": list(self.shape), "dtype": self.dtype}
+        if self.space is not None:
+            data["space"] = dict(self.space)
+        return data
+
+    @classmethod
+    def from_json(cls, data: Any) -> Column:
+        """The column that `data`, made by `to_json`, describes."""
+        if not isinstance(data, dict) or not isinstance(data.get("shape"), list):
+            raise InvalidArgument(f"column {data!r} must be an object with shape and dtype")
+        space = data.get("space")
+        if not isinstance(data.get("dtype"), str) or not (space is None or isinstance(space, dict)):
+            raise InvalidArgument(f"column {data!r} must have a dtype that is a name, and a space that is an object or absent")
+        return cls(tuple(data["shape"]), data["dtype"], space)
+
+
+STANDARD_COLUMNS: Mapping[str, Column] = {
+    "reward": Column((), "float32"),
+    "terminated": Column((), "bool"),
+    "truncated": Column((), "bool"),
+}
+"""Columns that every table has unless its configuration names them otherwise."""
+
+
+def fit(name: str, column: Column, values: Any, rows: int | None) -> npt.NDArray[Any]:
+    """`values` as a C-contiguous array of the column's dtype: ``(rows, *shape)``, or ``shape`` when `rows` is None.
+
+    Only safe or same-kind casts are made (float64 → float32, int64 → int32 when every value fits), never float → int.
+
+    Raises:
+        SchemaMismatch: wrong shape, a cast that would lose, or an integer out of range.
+    """
+    want = column.shape if rows is None else (rows, *column.shape)
+    dtype = np.dtype(column.dtype)
+    array = np.asarray(values)
+    if array.dtype == dtype and array.shape == want:
+        return np.asarray(array, order="C")  # ascontiguousarray would make scalars one-dimensional
+    if array.shape != want:
+        raise SchemaMismatch(f"column {name!r} takes shape {want}, got {array.shape}")
+    return cast_exactly(name, dtype, array)
+
+
+def cast_exactly(name: str, dtype: np.dtype[Any], array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`array` as `dtype`, C-contiguous; SchemaMismatch where that would change what the values mean."""
+    if np.can_cast(array.dtype, dtype, "same_kind"):
+        cast = array.astype(dtype, order="C")
+        if array.dtype.kind in "iu" and dtype.kind in "iu" and not np.array_equal(cast, array):
+            raise SchemaMismatch(f"column {name!r} is {dtype.name} and cannot hold every value of this {array.dtype.name} array")
+        return cast
+    whole = array.dtype.kind in "iub" and dtype.kind in "iub"
+    if whole:
+        cast = array.astype(dtype, order="C")
+        if np.array_equal(cast, array):
+            return cast
+    raise SchemaMismatch(
+        f"column {name!r} is {dtype.name}; {array.dtype.name} values do not fit it without loss: cast them yourself if that is meant"
+    )

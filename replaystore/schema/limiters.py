@@ -1,0 +1,52 @@
+"""Rate limiters: when inserting and sampling may go on. Counted in steps inserted and items sampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from replaystore.errors import InvalidArgument
+from replaystore.schema.record import check_number
+
+
+@dataclass(frozen=True, slots=True)
+class MinSize:
+    """Sampling waits until the table holds this many steps; inserting never waits."""
+
+    min_size_to_sample: int = 1
+    """Steps, at least 1."""
+
+    def __post_init__(self) -> None:
+        check_number("min_size_to_sample", self.min_size_to_sample, 1, whole=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleToInsertRatio:
+    """Keeps ``samples_per_insert × steps inserted − items sampled`` within `error_buffer` of where sampling began.
+
+    Actors that run ahead wait, a learner that runs ahead waits (the limiter of Cassirer et al. 2021, "Reverb").
+    """
+
+    samples_per_insert: float
+    """How often each step is to be sampled on average."""
+
+    min_size_to_sample: int = 1
+    """Steps in the table before the first sample."""
+
+    error_buffer: float = 1024.0
+    """How far, in sampled items, either side may run ahead; at least the larger of a sample batch and samples_per_insert."""
+
+    def __post_init__(self) -> None:
+        check_number("samples_per_insert", self.samples_per_insert, 1e-9, 1e9)
+        check_number("min_size_to_sample", self.min_size_to_sample, 1, whole=True)
+        check_number("error_buffer", self.error_buffer, 0.0, 1e18)
+        if 2 * self.error_buffer < max(1.0, self.samples_per_insert):
+            raise InvalidArgument(
+                f"error_buffer={self.error_buffer} leaves a window of {2 * self.error_buffer} items, but one insert moves the cursor by "
+                f"samples_per_insert={self.samples_per_insert}: neither side could ever move; use at least "
+                f"{max(1.0, self.samples_per_insert) / 2}, better a few sample batches"
+            )
+
+
+RateLimiter: TypeAlias = MinSize | SampleToInsertRatio
+LIMITERS: dict[str, type[RateLimiter]] = {kind.__name__: kind for kind in (MinSize, SampleToInsertRatio)}
