@@ -1,0 +1,28 @@
+"""What every draw does to its steps, whichever index chose them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.core.jit import kernel
+
+
+@kernel
+def _count(times: Any, origin: int, ids: Any, counts: Any) -> None:
+    for i in range(ids.shape[0]):
+        times[ids[i] - origin] += 1
+    for i in range(ids.shape[0]):
+        counts[i] = times[ids[i] - origin]
+
+
+def count_draws(times: npt.NDArray[np.uint32], origin: int, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+    """Adds one to the count of each drawn id, an id drawn twice twice; returns the counts after it, ``(n,)``.
+
+    A kernel, because ``np.add.at`` takes a quarter of the time of a whole sample.
+    """
+    counts = np.empty(len(ids), np.uint32)
+    _count(times, origin, ids, counts)
+    return counts

@@ -1,0 +1,201 @@
+"""Which row follows which: the book of open episodes, and the plan for a block of runs. A plan changes nothing until it is applied."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.errors import InvalidArgument
+from replaystore.steps import OPEN, StepBlock
+
+Ids = npt.NDArray[np.int64]
+
+REMEMBERED_EPISODES = 1 << 16
+"""Finished episodes remembered, so that a block sent again after a lost reply is known. A writer never has more in flight."""
+
+MAX_OPEN_EPISODES = 1 << 20
+"""Beyond this the episodes that have waited longest are given up: their writers died without closing them."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEpisode:
+    """An episode that is going on."""
+
+    first_step: int
+    """Step id of its first row."""
+    last_step: int
+    """Step id of its newest row."""
+    rows: int
+    total: float
+    """Sum of its rewards so far."""
+    actor: int
+    seed: int
+    start_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedEpisode:
+    """An episode that a block finishes: one row of episodes/."""
+
+    episode: int
+    ending: int
+    policy_version: int
+    end_time: float
+    state: OpenEpisode
+
+
+@dataclass(slots=True)
+class Plan:
+    """What appending a block would do."""
+
+    block: StepBlock
+    """The block without the rows that the table already has."""
+    duplicate_rows: int
+    previous: Ids
+    """(runs,) step id of the row before each run's first, -1 at an episode's start."""
+    starts: Ids
+    """(runs,) step id of each run's first row."""
+    changes: dict[int, OpenEpisode | None]
+    """Open episodes as they will be; None: finished."""
+    finished: list[FinishedEpisode]
+
+
+class EpisodeBook:
+    """Open episodes by number, and the newest finished ones with their number of rows."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, OpenEpisode] = {}
+        self._finished: OrderedDict[int, int] = OrderedDict()
+
+    def remember(self, episode: int, rows: int) -> None:
+        """Notes a finished episode of so many rows, the closing row counted in."""
+        self._finished[episode] = rows
+        if len(self._finished) > REMEMBERED_EPISODES:
+            self._finished.popitem(last=False)
+
+    def plan(self, block: StepBlock, next_step: int, now: float, seeds: Mapping[int, int] | None = None) -> Plan:
+        """What appending `block` at `next_step` would do.
+
+        Raises:
+            InvalidArgument: a run does not continue its episode; says which position was expected.
+        """
+        runs = block.runs
+        skips = self._skips(runs)
+        duplicates = 0
+        if skips is not None:
+            duplicates = int(skips.sum())
+            block = _without(block, skips)
+            runs = block.runs
+        lengths = runs["rows"].astype(np.int64)
+        starts = np.cumsum(lengths) - lengths + next_step
+        totals = _sums(block.columns["reward"], starts - next_step) if len(runs) else np.zeros(0)
+        previous = np.empty(len(runs), np.int64)
+        changes: dict[int, OpenEpisode | None] = {}
+        finished: list[FinishedEpisode] = []
+        fields = (runs[name].tolist() for name in ("episode", "ending", "policy_version", "seed", "rows"))
+        rows_of_runs = zip(*fields, starts.tolist(), totals.tolist(), strict=True)
+        for index, (episode, ending, version, seed, rows, start, total) in enumerate(rows_of_runs):
+            known = changes[episode] if episode in changes else self.open.get(episode)
+            last = start + rows - 1
+            if known is None:
+                previous[index] = -1
+                chosen = seed if seeds is None else seeds.get(episode, -1)
+                state = OpenEpisode(start, last, rows, total, block.actor, chosen, now)
+            else:
+                previous[index] = known.last_step
+                state = replace(known, last_step=last, rows=known.rows + rows, total=known.total + total)
+            if ending == OPEN:
+                changes[episode] = state
+            else:
+                changes[episode] = None
+                finished.append(FinishedEpisode(episode, ending, version, now, state))
+        return Plan(block, duplicates, previous, starts, changes, finished)
+
+    def _skips(self, runs: npt.NDArray[np.void]) -> Ids | None:
+        """Rows at the head of each run that the table already has; None when there are none."""
+        skips: dict[int, int] = {}
+        ahead: dict[int, int] = {}  # rows of episodes, as they will be after the runs before this one
+        ended: set[int] = set()
+        for index, (episode, first, rows, ending) in enumerate(
+            zip(runs["episode"].tolist(), runs["first"].tolist(), runs["rows"].tolist(), runs["ending"].tolist(), strict=True)
+        ):
+            have = ahead.get(episode, -1)
+            if have < 0:
+                known = self.open.get(episode)
+                have = known.rows if known is not None else self._finished.get(episode, 0)
+            if first > have:
+                raise InvalidArgument(
+                    f"runs.first[{index}]={first}: episode {episode} has {have} rows here, so its next run must begin at or before {have}; "
+                    "send the rows in between first"
+                )
+            over = episode in self._finished or episode in ended
+            if over and first + rows > have:
+                raise InvalidArgument(f"runs.rows[{index}]={rows}: episode {episode} ended after {have} rows; begin a new episode")
+            skip = min(rows, have - first)
+            if skip:
+                skips[index] = skip
+                if skip == rows and ending != OPEN and not over:
+                    raise InvalidArgument(
+                        f"runs.ending[{index}]: episode {episode} went on after row {have - 1}, which this run calls its last"
+                    )
+            ahead[episode] = max(have, first + rows)
+            if ending != OPEN:
+                ended.add(episode)
+        if not skips:
+            return None
+        out = np.zeros(len(runs), np.int64)
+        out[list(skips)] = list(skips.values())
+        return out
+
+    def apply(self, plan: Plan) -> None:
+        """Makes a plan's changes."""
+        for episode, state in plan.changes.items():
+            if state is None:
+                self.open.pop(episode, None)
+            else:
+                self.open[episode] = state
+        for done in plan.finished:
+            self.remember(done.episode, done.state.rows)
+        while len(self.open) > MAX_OPEN_EPISODES:
+            self.open.pop(next(iter(self.open)))
+
+    def to_json(self) -> list[list[Any]]:
+        """The open episodes, for a checkpoint."""
+        return [[e, s.first_step, s.last_step, s.rows, s.total, s.actor, s.seed, s.start_time] for e, s in self.open.items()]
+
+    def load(self, data: list[list[Any]]) -> None:
+        """The inverse of `to_json`."""
+        self.open = {row[0]: OpenEpisode(*row[1:]) for row in data}
+
+
+def _sums(rewards: npt.NDArray[Any], offsets: Ids) -> npt.NDArray[np.float64]:
+    """Sum of rewards of each run; components of a vector reward are added up."""
+    flat = rewards.reshape(len(rewards), -1).sum(axis=1, dtype=np.float64) if rewards.ndim > 1 else rewards
+    return np.add.reduceat(flat, offsets, dtype=np.float64)
+
+
+def _without(block: StepBlock, skips: Ids) -> StepBlock:
+    """The block without the first ``skips[i]`` rows of run i."""
+    runs = block.runs.copy()
+    stops = np.cumsum(runs["rows"])
+    keep = np.ones(int(stops[-1]), bool)
+    for index in np.flatnonzero(skips):
+        begin = int(stops[index] - runs["rows"][index])
+        keep[begin : begin + int(skips[index])] = False
+    runs["first"] += skips
+    runs["rows"] -= skips
+    return StepBlock({name: array[keep] for name, array in block.columns.items()}, runs[runs["rows"] > 0], block.actor)
+
+
+def runs_of_rows(episode: Ids, step_in_episode: npt.NDArray[np.int32], kind: npt.NDArray[np.uint8]) -> tuple[Ids, Ids]:
+    """Start offset and number of rows of each run in rows read back from disk."""
+    if not len(episode):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    breaks = (episode[1:] != episode[:-1]) | (step_in_episode[1:] != step_in_episode[:-1] + 1) | (kind[:-1] == 1)
+    starts = np.concatenate([[0], np.flatnonzero(breaks) + 1]).astype(np.int64)
+    return starts, np.diff(np.append(starts, len(episode)))

@@ -1,0 +1,254 @@
+"""Which anchors are drawn: all alike, or in proportion to a mass. Owns no rows: columns are passed in, ``column[i]`` is id ``origin + i``.
+
+An anchor is a row whose ``successor`` is above 0. Knows nothing of episodes, views or files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.core.jit import kernel
+from replaystore.core.random import State, next_below
+from replaystore.core.sumtree import Ids, Leaves, SumTree
+
+Successors = npt.NDArray[np.int32]
+
+TRIES_PER_DRAW = 16
+"""A table is mostly anchors, so rejection needs one or two tries; beyond this many (and `ROWS_PER_TRY`) the anchors are enumerated."""
+
+ROWS_PER_TRY = 32
+"""A try is a cache miss and costs about as much as walking over this many rows: trying never costs more than enumerating."""
+
+LEAST_MASS, MOST_MASS = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""Masses are kept within float32's normal range: a tiny priority stays drawable, a huge one finite."""
+
+
+@kernel
+def _try(successor: Any, origin: int, first: int, stop: int, state: Any, ids: Any, tries: int) -> int:
+    done = 0
+    while done < ids.shape[0] and tries > 0:
+        step = first + next_below(state, stop - first)
+        tries -= 1
+        if successor[step - origin] > 0:
+            ids[done] = step
+            done += 1
+    return done
+
+
+@kernel
+def _draw_ranks(state: Any, below: int, ranks: Any) -> None:
+    for i in range(ranks.shape[0]):
+        ranks[i] = next_below(state, below)
+
+
+@kernel
+def _ids_of_ranks(successor: Any, origin: int, first: int, ranks: Any, order: Any, ids: Any) -> None:
+    step, seen = first - 1, -1
+    for i in order:  # by rank, ascending
+        while seen < ranks[i]:
+            step += 1
+            if successor[step - origin] > 0:
+                seen += 1
+        ids[i] = step
+
+
+@kernel
+def _enter(leaves: Any, origin: int, ids: Any, first: int, stop: int, mass: float) -> None:
+    for i in range(ids.shape[0]):
+        if first <= ids[i] < stop:
+            leaves[ids[i] - origin] = mass
+
+
+@kernel
+def _update(
+    leaves: Any, origin: int, successor: Any, first: int, stop: int, ids: Any, priorities: Any, alpha: float, epsilon: float, applied: Any
+) -> tuple[int, int, float]:
+    count = rejected = 0
+    highest = 0.0
+    for i in range(ids.shape[0]):
+        step, priority = ids[i], priorities[i]
+        if not 0.0 <= priority < np.inf:
+            rejected += 1
+        elif first <= step < stop and successor[step - origin] > 0:
+            base = priority + epsilon
+            mass = base**alpha
+            if base > 0.0 or alpha == 0.0:
+                mass = min(max(mass, LEAST_MASS), MOST_MASS)
+            leaves[step - origin] = mass
+            highest = max(highest, mass)
+            applied[count] = step
+            count += 1
+    return count, rejected, highest
+
+
+@kernel
+def _sanitise(leaves: Any, origin: int, start: int, stop: int, successor: Any, mass: float) -> int:
+    changed = 0
+    for step in range(start, stop):
+        leaf = leaves[step - origin]
+        if successor[step - origin] <= 0:
+            right = np.float32(0.0)
+        elif 0.0 < leaf < np.inf:
+            right = leaf
+        else:
+            right = np.float32(mass)
+        if leaf != right:
+            leaves[step - origin] = right
+            changed += 1
+    return changed
+
+
+def sanitise(leaves: Leaves, origin: int, start: int, stop: int, successor: Successors, max_mass: float) -> int:
+    """Makes the leaves of [start, stop) what they must be, whatever a crash left there; returns how many it changed.
+
+    An anchor whose leaf is 0, negative or not finite gets `max_mass`, as if it were new; what is no anchor gets 0.
+    """
+    return int(_sanitise(leaves, origin, start, stop, successor, max_mass)) if stop > start else 0
+
+
+class UniformIndex:
+    """Every anchor with the same probability. Keeps nothing: the links between the rows say what is an anchor."""
+
+    @staticmethod
+    def draw(successor: Successors, origin: int, first: int, stop: int, anchors: int, state: State, n: int) -> Ids:
+        """`n` independent draws, ``int64[n]``, exactly uniform over the anchors of [first, stop).
+
+        Rows are drawn until one is an anchor; where anchors are rare, they are counted and looked up by rank, which gives the same
+        distribution. So the cost is bounded by a walk over the rows.
+
+        Args:
+            successor: ``int32``, above 0 for anchors.
+            origin: id of the first element.
+            first: oldest live id.
+            stop: end of the live ids.
+            anchors: how many anchors there are.
+            state: random numbers, ``uint64[4]``, moves on.
+            n: how many.
+
+        Raises:
+            ValueError: there is no anchor.
+        """
+        ids = np.empty(n, np.int64)
+        done = 0
+        if anchors > 0 and stop > first:
+            done = _try(successor, origin, first, stop, state, ids, TRIES_PER_DRAW * n + (stop - first) // ROWS_PER_TRY)
+            if done == n:
+                return ids
+        found = int(np.count_nonzero(successor[first - origin : stop - origin] > 0)) if stop > first else 0
+        if not found:
+            raise ValueError(f"no row of [{first}, {stop}) is an anchor: there is nothing to draw")
+        ranks = np.empty(n - done, np.int64)
+        _draw_ranks(state, found, ranks)
+        _ids_of_ranks(successor, origin, first, ranks, np.argsort(ranks), ids[done:])
+        return ids
+
+
+class PrioritizedIndex:
+    """P(i) ∝ (priority_i + epsilon) ** alpha; new anchors enter at the highest mass seen (Schaul et al. 2016, section 3.3, algorithm 1).
+
+    The leaves, ``float32``, hold the masses ``(priority + epsilon) ** alpha`` and are the caller's.
+    """
+
+    __slots__ = ("_first", "_stop", "_tree", "alpha", "epsilon", "max_mass")
+
+    def __init__(self, alpha: float, epsilon: float) -> None:
+        self.alpha, self.epsilon = float(alpha), float(epsilon)
+        self.max_mass = _bounded(1.0 + self.epsilon, self.alpha)
+        """What new anchors get: the highest mass ever set, at first that of priority 1."""
+        self._tree = SumTree()
+        self._first = self._stop = 0
+
+    @property
+    def total(self) -> float:
+        """Sum of the masses."""
+        return self._tree.total
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of RAM of the index, the leaves not counted."""
+        return self._tree.nbytes
+
+    def rebuild(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
+        """Reads all leaves of the window [first, stop) afresh."""
+        self._first, self._stop = first, max(first, stop)
+        self._tree.rebuild(leaves, origin, first, stop)
+
+    def extend(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
+        """Moves the window's end up to `stop` (and its start to `first`); the new leaves are 0 until their ids enter."""
+        self._first, self._stop = max(first, self._first), max(stop, self._stop)
+        self._tree.extend(leaves, origin, first, stop)
+
+    def drop(self, leaves: Leaves, origin: int, first: int) -> None:
+        """Ids below `first` are gone; their leaves are never touched again."""
+        self._first, self._stop = max(first, self._first), max(first, self._stop)
+        self._tree.drop(leaves, origin, first)
+
+    def enter(self, leaves: Leaves, origin: int, ids: Ids) -> None:
+        """`ids`, ``(n,)``, became anchors: they get the highest mass. Ids outside the window are passed over."""
+        ids = np.ascontiguousarray(ids, np.int64)
+        _enter(leaves, origin, ids, self._first, self._stop, self.max_mass)
+        self._tree.refresh(leaves, origin, ids)
+
+    def update(
+        self,
+        leaves: Leaves,
+        origin: int,
+        successor: Successors,
+        first: int,
+        stop: int,
+        ids: Ids,
+        priorities: npt.NDArray[np.floating[Any]],
+    ) -> tuple[int, int, int]:
+        """Sets priorities. Of an id given several times the last valid value stays.
+
+        Args:
+            leaves: float32 masses.
+            origin: id of the columns' first element.
+            successor: int32, above 0 for anchors.
+            first: oldest live id.
+            stop: end of the live ids.
+            ids: ``(n,)``.
+            priorities: ``(n,)``, such as absolute TD errors.
+
+        Returns:
+            How many were applied; how many are gone (outside [first, stop), or no anchors); how many were rejected, being NaN, infinite or
+            negative. Nothing is touched for the latter two.
+        """
+        ids, values = np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(priorities, np.float64)
+        if ids.ndim != 1 or ids.shape != values.shape:
+            raise ValueError(f"ids and priorities must be one-dimensional and of one length, got {ids.shape} and {values.shape}")
+        applied = np.empty(len(ids), np.int64)
+        count, rejected, highest = _update(
+            leaves, origin, successor, max(first, self._first), min(stop, self._stop), ids, values, self.alpha, self.epsilon, applied
+        )
+        if count:
+            self.max_mass = max(self.max_mass, float(np.float32(highest)))
+            self._tree.refresh(leaves, origin, applied[:count])
+        return count, len(ids) - count - rejected, rejected
+
+    def priorities(self, masses: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """The priorities that have these masses, float32: ``mass ** (1 / alpha) − epsilon``, at least 0; 1 when alpha is 0."""
+        values = np.asarray(masses, np.float64)
+        if self.alpha == 0.0:
+            return np.ones(values.shape, np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is as large as it gets
+            raw = np.maximum(values ** (1.0 / self.alpha) - self.epsilon, 0.0)
+        return np.minimum(raw, MOST_MASS).astype(np.float32)
+
+    def draw(self, leaves: Leaves, origin: int, state: State, n: int) -> tuple[Ids, npt.NDArray[np.float64]]:
+        """`n` stratified draws: ids ``int64[n]`` and their probabilities, mass / total, ``float64[n]``.
+
+        Raises:
+            ValueError: every mass is 0.
+        """
+        ids, masses = self._tree.draw(leaves, origin, state, n)
+        masses /= self._tree.total
+        return ids, masses
+
+
+def _bounded(base: float, alpha: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float32(np.clip(np.float64(base) ** alpha, LEAST_MASS, MOST_MASS)))

@@ -1,0 +1,206 @@
+"""The loops of the sum tree. Knows arrays and numbers; `replaystore.core.sumtree` knows what they are for.
+
+Level 0 are the leaves, float32, not ours: the leaf of id i is ``leaves[i - origin]``. Level l ≥ 1 are inner nodes, float64: node k of level
+l is the sum of the nodes ``64 k … 64 k + 63`` below it, so it covers the ids ``[k << 6 l, (k + 1) << 6 l)``. All levels lie in one array
+`nodes`; level l owns the ring of ``masks[l] + 1`` places (a power of two, at least 64) from ``bases[l]`` on, and node k is at
+``bases[l] + (k & masks[l])``. 64 siblings are aligned, hence always next to each other.
+
+Everything outside the live window [first, stop) counts as 0 and is never read. Each sum adds its 64 children in the same fixed order
+(8 lanes, then the lanes in pairs), so a node's value follows from the live leaves alone: however it was updated, and after every
+restart, it has the same bits. `replaystore.core.reference` does the same in plain Python.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from replaystore.core.jit import kernel
+from replaystore.core.random import next_unit
+
+_U1, _U2, _U3, _U4, _U5, _U6, _U7, _U8 = (np.uint64(n) for n in range(1, 9))
+"""Unsigned, because numba tests signed indices for being negative."""
+
+
+@kernel
+def _lane(below: Any, at: int, low: int, high: int, lane: int) -> float:
+    total = 0.0
+    for child in range(lane, 64, 8):
+        if low <= child < high:
+            total += below[at + child]
+    return total
+
+
+@kernel
+def sum_siblings(below: Any, at: int, low: int, high: int) -> float:
+    """The sum of ``below[at + low : at + high]``, a part of the 64 siblings that start at `at` (which may be off the array)."""
+    if low == 0 and high == 64:
+        a = b = c = d = e = f = g = h = 0.0
+        place = np.uint64(at)
+        for _ in range(8):
+            a += below[place]
+            b += below[place + _U1]
+            c += below[place + _U2]
+            d += below[place + _U3]
+            e += below[place + _U4]
+            f += below[place + _U5]
+            g += below[place + _U6]
+            h += below[place + _U7]
+            place += _U8
+    else:
+        a, b = _lane(below, at, low, high, 0), _lane(below, at, low, high, 1)
+        c, d = _lane(below, at, low, high, 2), _lane(below, at, low, high, 3)
+        e, f = _lane(below, at, low, high, 4), _lane(below, at, low, high, 5)
+        g, h = _lane(below, at, low, high, 6), _lane(below, at, low, high, 7)
+    return ((a + b) + (c + d)) + ((e + f) + (g + h))
+
+
+@kernel
+def _sum_node(leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, first: int, stop: int, level: int, node: int) -> None:
+    bits = 6 * (level - 1)
+    begin = node << 6
+    low = max((first >> bits) - begin, 0)
+    high = min(((stop - 1) >> bits) + 1 - begin, 64)
+    if level == 1:
+        total = sum_siblings(leaves, begin - origin, low, high)
+    else:
+        total = sum_siblings(nodes, bases[level - 1] + (begin & masks[level - 1]), low, high)
+    nodes[bases[level] + (node & masks[level])] = total
+
+
+@kernel
+def sum_range(
+    leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, first: int, stop: int, start: int, end: int, level: int
+) -> None:
+    """Sums afresh, from `level` upwards, every node that covers an id of [start, end), which is not empty and lies in the window."""
+    for at_level in range(level, bases.shape[0]):
+        for node in range(start >> (6 * at_level), ((end - 1) >> (6 * at_level)) + 1):
+            _sum_node(leaves, origin, nodes, bases, masks, first, stop, at_level, node)
+
+
+@kernel
+def sum_above(leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, first: int, stop: int, ids: Any, scratch: Any) -> None:
+    """Sums afresh every node above one of `ids`; ids outside the window are passed over. `scratch` is ``int64[len(ids)]``."""
+    count = 0
+    for i in range(ids.shape[0]):
+        if first <= ids[i] < stop:
+            scratch[count] = ids[i]
+            count += 1
+    for level in range(1, bases.shape[0]):
+        kept = 0
+        last = lowest = highest = -1
+        for i in range(count):
+            node = scratch[i] >> 6
+            if node != last:  # neighbours are often siblings: blocks come in order
+                scratch[kept] = last = node
+                lowest = node if kept == 0 else min(lowest, node)
+                highest = max(highest, node)
+                kept += 1
+        count = kept
+        if count > highest - lowest:  # as many as there are nodes between them: each once, in order
+            if count > 0:
+                sum_range(
+                    leaves, origin, nodes, bases, masks, first, stop,
+                    max(lowest << (6 * level), first), min((highest + 1) << (6 * level), stop), level,
+                )  # fmt: skip
+            return
+        for i in range(count):
+            _sum_node(leaves, origin, nodes, bases, masks, first, stop, level, scratch[i])
+
+
+@kernel
+def clear_new(nodes: Any, bases: Any, masks: Any, first: int, old_stop: int, stop: int) -> None:
+    """Zeroes the nodes that [old_stop, stop) adds to the window: their places may hold what was dropped long ago."""
+    for level in range(1, bases.shape[0]):
+        begin = first >> (6 * level)
+        if old_stop > first:
+            begin = ((old_stop - 1) >> (6 * level)) + 1
+        for node in range(begin, ((stop - 1) >> (6 * level)) + 1):
+            nodes[bases[level] + (node & masks[level])] = 0.0
+
+
+@kernel
+def top_level(first: int, stop: int) -> int:
+    """The lowest level ≥ 1 with at most 64 live nodes: where draws begin, and what the total is the sum of."""
+    level = 1
+    while ((stop - 1) >> (6 * level)) - (first >> (6 * level)) >= 64:
+        level += 1
+    return level
+
+
+@kernel
+def sum_top(nodes: Any, bases: Any, masks: Any, first: int, stop: int) -> float:
+    """The total mass of the window."""
+    if stop <= first:
+        return 0.0
+    level = top_level(first, stop)
+    total = 0.0
+    for node in range(first >> (6 * level), ((stop - 1) >> (6 * level)) + 1):
+        total += nodes[bases[level] + (node & masks[level])]
+    return total
+
+
+@kernel
+def _descend(below: Any, at: int, low: int, high: int, target: float) -> tuple[int, float]:
+    """Which of the siblings ``[low, high)`` from `at` the `target` falls on, and what is left of it there; never one without mass.
+
+    Rounding can lead past the last one; then it is the last that has mass.
+    """
+    chosen = -1
+    left = target
+    for child in range(low, high):
+        mass = below[np.uint64(at + child)]
+        if mass > 0.0:
+            chosen = child
+            if target < mass:
+                return child, target
+            left = target
+            target -= mass
+    return chosen, left
+
+
+@kernel
+def draw(
+    leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, first: int, stop: int, state: Any, stratified: bool, ids: Any, left: Any
+) -> None:
+    """Fills `ids` (``int64[n]``) with draws in proportion to the leaves; `left` is scratch, ``float64[n]``. The total is above 0.
+
+    All draws go down together, level by level: the loads of different draws do not wait for each other.
+    """
+    n = ids.shape[0]
+    top = top_level(first, stop)
+    total = sum_top(nodes, bases, masks, first, stop)
+    low, high = first >> (6 * top), ((stop - 1) >> (6 * top)) + 1
+    for i in range(n):
+        target = next_unit(state) * total
+        if stratified:
+            target = (i * total + target) / n
+        chosen = low
+        for node in range(low, high):
+            mass = nodes[bases[top] + (node & masks[top])]
+            if mass > 0.0:
+                chosen = node
+                left[i] = target
+                if target < mass:
+                    break
+                target -= mass
+        ids[i] = chosen
+    for level in range(top - 1, -1, -1):
+        bits = 6 * level
+        lowest, highest = first >> bits, ((stop - 1) >> bits) + 1
+        for i in range(n):
+            begin = ids[i] << 6
+            low, high = max(lowest - begin, 0), min(highest - begin, 64)
+            if level == 0:
+                child, left[i] = _descend(leaves, begin - origin, low, high, left[i])
+            else:
+                child, left[i] = _descend(nodes, bases[level] + (begin & masks[level]), low, high, left[i])
+            ids[i] = begin + child
+
+
+@kernel
+def take_masses(leaves: Any, origin: int, ids: Any, masses: Any) -> None:
+    """``masses[i]`` becomes the leaf of ``ids[i]``, as float64."""
+    for i in range(ids.shape[0]):
+        masses[i] = leaves[ids[i] - origin]
