@@ -1,0 +1,57 @@
+"""What a planned block is on disk: the arrays of steps/, meta/ and episodes/."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.core.episodes import FinishedEpisode, Plan
+from replaystore.steps import OPEN
+from replaystore.storage.layout import EPISODE_DTYPES, META_DTYPES
+
+Array = npt.NDArray[Any]
+
+
+def step_arrays(plan: Plan, start: int, now: float) -> dict[str, Array]:
+    """Every array of steps/ and meta/ by path, ``(rows, …)``, for rows from step id `start` on, inserted at `now` (seconds since 1970)."""
+    runs, rows = plan.block.runs, plan.block.rows
+    lengths = runs["rows"].astype(np.int64)
+    offsets = plan.starts - start
+    previous = np.arange(start - 1, start - 1 + rows, dtype=np.int64)
+    previous[offsets] = plan.previous
+    kind = np.zeros(rows, np.uint8)
+    kind[(offsets + lengths - 1)[runs["ending"] != OPEN]] = 1
+    within = np.arange(rows, dtype=np.int64) - np.repeat(offsets, lengths)
+    meta: dict[str, Array] = {
+        "episode": np.repeat(runs["episode"], lengths),
+        "step_in_episode": np.repeat(runs["first"], lengths) + within,
+        "previous": previous,
+        "kind": kind,
+        "insert_time": np.full(rows, now),
+        "actor": np.full(rows, plan.block.actor),
+        "policy_version": np.repeat(runs["policy_version"], lengths),
+    }
+    arrays: dict[str, Array] = {f"steps/{name}": np.ascontiguousarray(array) for name, array in plan.block.columns.items()}
+    return arrays | {f"meta/{name}": meta[name].astype(dtype, copy=False) for name, dtype in META_DTYPES.items()}
+
+
+def episode_arrays(finished: list[FinishedEpisode]) -> dict[str, Array]:
+    """Every array of episodes/ by path, a row per finished episode; empty when there is none."""
+    if not finished:
+        return {}
+    columns: dict[str, list[Any]] = {
+        "episode": [done.episode for done in finished],
+        "first_step": [done.state.first_step for done in finished],
+        "last_step": [done.state.last_step for done in finished],
+        "length": [done.state.rows - 1 for done in finished],
+        "return": [done.state.total for done in finished],
+        "ending": [done.ending for done in finished],
+        "actor": [done.state.actor for done in finished],
+        "policy_version": [done.policy_version for done in finished],
+        "seed": [done.state.seed for done in finished],
+        "start_time": [done.state.start_time for done in finished],
+        "end_time": [done.end_time for done in finished],
+    }
+    return {f"episodes/{name}": np.array(columns[name], dtype) for name, dtype in EPISODE_DTYPES.items()}

@@ -1,0 +1,491 @@
+"""Table: storage and core behind one lock. What the embedded store and the server both call.
+
+Inserting and sampling never block here: `try_append` and `try_prepare` answer None when the rate limiter (or somebody who asked earlier)
+stands in the way, and the wait queues say when to try again. `append` and `sample` are the blocking forms for a thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.batch import Batch
+from replaystore.core.draws import count_draws
+from replaystore.core.episodes import Plan
+from replaystore.core.limiter import Limiter
+from replaystore.core.random import seed_state
+from replaystore.engine.appending import episode_arrays, step_arrays
+from replaystore.engine.buffers import BufferPool
+from replaystore.engine.committing import Committing
+from replaystore.engine.moment import Moment
+from replaystore.engine.pins import Pins
+from replaystore.engine.recovery import OpenTable
+from replaystore.engine.rows import Rows
+from replaystore.engine.transition import choose_columns, prepare
+from replaystore.errors import InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
+from replaystore.sampling import PreparedSample, SampleRequest
+from replaystore.schema.limiters import MinSize, RateLimiter
+from replaystore.schema.selectors import Selector
+from replaystore.schema.table_config import Retention, TableConfig
+from replaystore.status import TableDescription, TableStats
+from replaystore.steps import OPEN, AppendResult, StepBlock, UpdateCounts
+from replaystore.storage.layout import EPISODE_DTYPES
+from replaystore.storage.zarr_metadata import Documents
+from replaystore.turns import Ticket, WaitQueue, wait_turn
+
+Array = npt.NDArray[Any]
+Ids = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+_NO_COMMIT: Callable[[], None] = lambda: None  # noqa: E731
+
+
+class Table:
+    """One table of an open store."""
+
+    def __init__(
+        self, name: str, folder: Path, mode: str, *, fsync: bool = False, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.name = name
+        self.mode = mode
+        self.fsync = fsync
+        """Whether an append is acknowledged only once it survives power loss."""
+        self.inserting = WaitQueue()
+        self.sampling = WaitQueue()
+        self.request_commit = _NO_COMMIT
+        """Set by the store: asks for a commit now."""
+        self._lock = threading.RLock()
+        self._pins = Pins()
+        self._buffers = BufferPool()
+        self._closed = False
+        opened = OpenTable(name, folder, mode, progress)
+        self.config: TableConfig = opened.config
+        self.recovered_steps = opened.files.next_step - opened.first_step
+        self._files, self._book, self._selectors = opened.files, opened.book, opened.selectors
+        self._first, self._anchors, self._steps = opened.first_step, opened.anchors, opened.live_steps
+        self._private = opened.private
+        # A store that is only read gets no inserts: a ratio would hold its readers back for ever.
+        self._limiter = Limiter(self.config.rate_limiter if mode == "rw" else MinSize())
+        self._committing = Committing(name, self._files, self._lock, self._pins, self._checkpoint)
+
+    @property
+    def documents(self) -> Documents:
+        """The zarr.json documents published last, by path below the store."""
+        return self._files.documents
+
+    def on_publish(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` after each publication."""
+        self._files.on_publish = callback
+
+    # -- positions
+
+    @property
+    def next_step(self) -> int:
+        """Id that the next row will get."""
+        return self._files.next_step
+
+    @property
+    def first_step(self) -> int:
+        """Oldest id kept."""
+        return self._first
+
+    @property
+    def durable_step(self) -> int:
+        """Rows below this id survive power loss."""
+        return self._files.next_step if self.mode == "r" else self._files.state["durable_step"]
+
+    # -- inserting
+
+    def append(self, block: StepBlock, timeout_s: float) -> AppendResult:
+        """Appends a block; waits while the rate limiter holds inserts back, and for the group commit if the table asks for it.
+
+        Raises:
+            NotReady: the limiter did not let it through in `timeout_s`.
+            InvalidArgument, SchemaMismatch: the block does not fit. Nothing was appended.
+            StorageError: the disk. Nothing was acknowledged.
+        """
+        started = time.monotonic()
+        result = wait_turn(self.inserting, lambda ticket: self.try_append(block, ticket), timeout_s, lambda: self.why_blocked("insert"))
+        if self.fsync and result.durable_step < result.next_step:
+            self.wait_durable(result.next_step, max(0.1, timeout_s - (time.monotonic() - started)))
+        return result
+
+    def try_append(self, block: StepBlock, ticket: Ticket | None = None) -> AppendResult | None:
+        """Appends a block, or returns None when the rate limiter blocks or somebody else is first."""
+        if self.mode == "r":
+            raise PermissionDenied(f"table {self.name!r} is open with mode='r': open the store with mode='rw' to insert")
+        block.check(self.config.columns)
+        with self._lock:
+            self._check_open()
+            self._committing.check()
+            now = time.time()
+            plan = self._book.plan(block, self._files.next_step, now)
+            if plan.block.rows and not self._may_insert(ticket):
+                return None
+            if plan.block.rows:
+                self._apply(plan, now)
+            result = AppendResult(plan.block.rows, plan.duplicate_rows, self._files.next_step, self.durable_step)
+        self.sampling.notify()
+        return result
+
+    def _may_insert(self, ticket: Ticket | None) -> bool:
+        return self.inserting.may_try(ticket) and self._limiter.may_insert(*self._counted())
+
+    def _apply(self, plan: Plan, now: float) -> None:
+        files, block, runs = self._files, plan.block, plan.block.runs
+        start, rows = files.next_step, block.rows
+        arrays = step_arrays(plan, start, now)
+        episodes = episode_arrays(plan.finished)
+        begun = (runs["first"] == 0) & (runs["seed"] >= 0)
+        seeds = tuple(zip(runs["episode"][begun].tolist(), runs["seed"][begun].tolist(), strict=True))
+        try:
+            left = files.write_batch(arrays, episodes, seeds)
+        except StorageError as error:
+            self._committing.refuse(error)
+            raise
+        for removal in left:
+            self._pins.retire(removal)
+        self._book.apply(plan)
+        self._link(plan, start, rows)
+        steps = rows - int((runs["ending"] != OPEN).sum())
+        files.state["inserted_steps"] += steps
+        self._steps += steps
+        most = self.config.retention.max_steps
+        if most is not None and files.next_step - self._first > most:
+            self._evict(files.next_step - most)
+
+    def _link(self, plan: Plan, start: int, rows: int) -> None:
+        """Sets successor links and lets the steps that got one enter the indexes."""
+        steps = self._files.steps
+        origin, successor = steps.origin, steps.columns["replay/successor"].array
+        linked = np.ones(rows, np.int32)
+        ends = plan.starts - start + plan.block.runs["rows"] - 1
+        linked[ends] = 0
+        successor[start - origin : start - origin + rows] = linked
+        distances = plan.starts - plan.previous
+        known = (plan.previous >= self._first) & (distances < 2**31)
+        tails = plan.previous[known]
+        successor[tails - origin] = distances[known]
+        entering = np.concatenate([tails[tails < start], start + np.flatnonzero(successor[start - origin : start - origin + rows])])
+        self._selectors.enter(self._rows(), entering)
+        self._anchors += len(entering)
+
+    def _counted(self) -> tuple[int, int, int]:
+        """Steps inserted, items sampled, both since the rate limiter was set, and steps kept."""
+        state = self._files.state
+        return state["inserted_steps"] - state["limiter_inserted"], state["sampled_items"] - state["limiter_sampled"], self._steps
+
+    def _evict(self, first: int) -> None:
+        """Moves the start of the table up to `first`. Files go at the next commit."""
+        rows = self._rows()
+        old = slice(self._first - rows.origin, first - rows.origin)
+        self._anchors -= int(np.count_nonzero(rows.array("replay/successor")[old]))
+        self._steps -= int(np.count_nonzero(rows.array("meta/kind")[old] == 0))
+        self._first = self._files.state["first_step"] = first
+        self._selectors.drop(rows, first)
+
+    # -- sampling
+
+    def sample(self, request: SampleRequest, timeout_s: float) -> Batch:
+        """A batch; waits while the rate limiter holds sampling back.
+
+        Raises:
+            NotReady: it did so for `timeout_s`; the text says which bound, by how much and who has to act.
+        """
+        why = lambda: self.why_blocked("sample", request.batch_size)  # noqa: E731
+        prepared = wait_turn(self.sampling, lambda ticket: self.try_prepare(request, ticket), timeout_s, why)
+        try:
+            out = {field.name: self._buffers.take(field.shape, field.dtype) for field in prepared.fields}
+            prepared.fill(out)
+        finally:
+            prepared.close()
+        return Batch(out, request.view.frame_stack)
+
+    def try_prepare(self, request: SampleRequest, ticket: Ticket | None = None) -> PreparedSample | None:
+        """Draws anchors and pins them, or returns None when the rate limiter blocks or somebody else is first."""
+        selector = self._selectors.choose(request.selector)
+        choose_columns(self.config.columns, request.columns)
+        with self._lock:
+            self._check_open()
+            self._limiter.check_sample(request.batch_size)
+            n, state = request.batch_size, self._files.state
+            allowed = self.sampling.may_try(ticket) and self._limiter.may_sample(*self._counted(), n)
+            if not allowed or not self._anchors or not self._selectors.can_draw(selector):
+                return None
+            rows = self._rows()
+            rng = state.rng if request.seed is None else seed_state(request.seed)
+            ids, info = self._selectors.draw(selector, rows, self._anchors, rng, n)
+            info["weights"] = _weights(info["probabilities"], self._anchors, request.beta)
+            info["times_sampled"] = count_draws(rows.array("replay/times_sampled"), rows.origin, ids)
+            info["step_ids"], info["ages"] = ids, rows.stop - ids
+            token = self._pins.acquire()
+            try:
+                prepared = prepare(rows, self.config.columns, request, ids, info, lambda: self._pins.release(token))
+            except BaseException:
+                self._pins.release(token)
+                raise
+            state["sampled_items"] += n
+        self.inserting.notify()
+        return prepared
+
+    def update_priorities(self, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:
+        """Sets priorities; the table adds epsilon and raises to alpha. Evicted or unknown ids are counted, nothing else is touched.
+
+        Args:
+            step_ids: ``(n,)`` integers.
+            priorities: ``(n,)`` numbers ≥ 0, such as absolute TD errors; NaN, infinite and negative ones are rejected one by one.
+            selector: which of the table's selectors; None is the first.
+        """
+        ids = np.asarray(step_ids)
+        values = np.asarray(priorities, dtype=np.float64)
+        if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu") or values.shape != ids.shape:
+            raise InvalidArgument(
+                "step_ids and priorities must be one-dimensional and of one length, ids whole numbers; "
+                f"got {ids.dtype} {ids.shape} and {values.shape}"
+            )
+        name = self._selectors.choose_prioritized(selector)
+        with self._lock:
+            self._check_open()
+            counts = self._selectors.update(name, self._rows(), ids.astype(np.int64), values)
+        self.sampling.notify()
+        return counts
+
+    # -- reading
+
+    def read_steps(self, start: int, stop: int, columns: Any = None) -> dict[str, Array]:
+        """Copies of rows [start, stop) as far as they are kept.
+
+        Args:
+            start: first step id.
+            stop: end of the ids.
+            columns: names (``observation``, ``meta/episode``, ``replay/priority``); None: all columns and ``meta/…``.
+
+        Returns:
+            ``step_id`` int64 and one array per column, ``(rows, *shape)``.
+        """
+        paths = {path.removeprefix("steps/"): path for path in self._files.steps.columns}
+        if columns is None:
+            wanted = [name for name in paths if not name.startswith("replay/")]
+        else:
+            wanted = [columns] if isinstance(columns, str) else list(columns)
+        for name in wanted:
+            if name not in paths:
+                raise InvalidArgument(f"columns: there is no column {name!r}; the table has {', '.join(paths)}")
+        with self._lock:
+            self._check_open()
+            rows = self._rows()
+            token = self._pins.acquire()
+        try:
+            begin = min(max(start, rows.first), rows.stop)
+            end = max(begin, min(stop, rows.stop))
+            part = slice(begin - rows.origin, end - rows.origin)
+            return {"step_id": np.arange(begin, end), **{name: rows.array(paths[name])[part].copy() for name in wanted}}
+        finally:
+            self._pins.release(token)
+
+    def episodes(self, start: int | None = None, stop: int | None = None) -> dict[str, Array]:
+        """Finished episodes [start, stop) in the order of their ends, negative numbers counting from the newest; all by default.
+
+        Returns:
+            ``episode``, ``first_step``, ``last_step`` (the closing row), ``length``, ``return``, ``ending`` (1 terminated, 2 truncated),
+            ``actor``, ``policy_version``, ``seed``, ``start_time``, ``end_time``: ``(episodes,)`` each.
+        """
+        with self._lock:
+            self._check_open()
+            begin, end, _ = slice(start, stop).indices(self._files.next_episode)
+            return {name: self._files.episodes.rows(f"episodes/{name}", begin, max(begin, end)).copy() for name in EPISODE_DTYPES}
+
+    def describe(self) -> TableDescription:
+        """What the table is."""
+        attributes = self._files.attributes
+        chunks = {layout.path: layout.rows_per_chunk for layout in (*self._files.steps.layouts, *self._files.episodes.layouts)}
+        return TableDescription(self.name, self.config, attributes["format_version"], attributes["created"], chunks)
+
+    def stats(self) -> TableStats:
+        """How the table stands."""
+        with self._lock:
+            self._check_open()
+            files, rows = self._files, self._rows()
+            kept = rows.stop > rows.first
+            times = rows.array("meta/insert_time")
+            return TableStats(
+                name=self.name,
+                first_step=rows.first,
+                next_step=rows.stop,
+                durable_step=self.durable_step,
+                anchors=self._anchors,
+                episodes=files.next_episode,
+                open_episodes=len(self._book.open),
+                inserted_steps=files.state["inserted_steps"],
+                sampled_items=files.state["sampled_items"],
+                bytes_on_disk=files.nbytes,
+                index_bytes=self._selectors.nbytes,
+                total_priority=self._selectors.totals(),
+                max_priority=self._selectors.highest(),
+                oldest_time=float(times[rows.first - rows.origin]) if kept else None,
+                newest_time=float(times[rows.stop - 1 - rows.origin]) if kept else None,
+                waiting_inserts=len(self.inserting),
+                waiting_samples=len(self.sampling),
+                blocked_insert=None if self._may_insert(None) else self.why_blocked("insert"),
+                blocked_sample=self._blocked_sample(),
+            )
+
+    def _blocked_sample(self) -> str | None:
+        if self._anchors and self._limiter.may_sample(*self._counted(), 1):
+            return None
+        return self.why_blocked("sample", 1)
+
+    def why_blocked(self, action: str, n: int = 1) -> str:
+        """One sentence: what stands in the way of inserting or of sampling `n` items, by how much, and who has to act."""
+        with self._lock:
+            text = self._limiter.explain(*self._counted(), action=action, n=n)
+            if action == "sample" and not self._anchors and self._steps:
+                text = (
+                    "no step can be sampled yet: a step becomes an anchor when its stream's next row arrives; writers must go on. " + text
+                )
+            elif action == "sample" and self._limiter.may_sample(*self._counted(), n):
+                ahead = len(self.sampling)
+                text = f"{ahead} samplers asked earlier, or every priority is zero (then update_priorities must act). " + text
+            return f"table {self.name!r}: {text}"
+
+    # -- changing
+
+    def alter(
+        self,
+        *,
+        rate_limiter: RateLimiter | None = None,
+        retention: Retention | None = None,
+        selector: Selector | Mapping[str, Selector] | None = None,
+    ) -> TableConfig:
+        """Changes limiter, retention, or the parameters of selectors, at once and durably."""
+        if self.mode == "r":
+            raise PermissionDenied(f"table {self.name!r} is open with mode='r': open the store with mode='rw' to alter it")
+        with self._lock:
+            self._check_open()
+            old = self.config
+            config = old.changed(selector=selector, rate_limiter=rate_limiter, retention=retention)
+            self._selectors.change(config.selectors, self._rows())
+            if config.selectors != old.selectors:
+                self._files.steps.sync_live()  # leaves under the new exponent before the configuration that says so
+                self._files.state.sync()
+            self.config = config
+            if rate_limiter is not None:
+                self._set_limiter(rate_limiter)
+            most = config.retention.max_steps
+            if most is not None and self._files.next_step - self._first > most:
+                self._evict(self._files.next_step - most)
+            self._files.attributes["table_config"] = config.to_json()
+        self._committing.publish(durable=True, force=True)
+        self.inserting.notify()
+        self.sampling.notify()
+        return config
+
+    def _set_limiter(self, rate_limiter: RateLimiter) -> None:
+        """A new limiter counts from now on, as if what is there had just been inserted: what was sampled under another does not bind it."""
+        state = self._files.state
+        state["limiter_inserted"] = state["inserted_steps"] - min(self._steps, rate_limiter.min_size_to_sample)
+        state["limiter_sampled"] = state["sampled_items"]
+        self._limiter = Limiter(rate_limiter)
+
+    # -- durability
+
+    def commit(self) -> None:
+        """One group commit, publication and clean-up; the slow parts run without the lock."""
+        if self.mode != "r":
+            self._committing.commit()
+
+    def publish(self) -> None:
+        """Lets readers with Zarr tools see every durable row now, and not within a second."""
+        if self.mode != "r":
+            self._committing.publish()
+
+    def fail(self, error: ReplayStoreError) -> None:
+        """Refuses inserts from now on: something outside a single call went wrong with the files."""
+        self._committing.refuse(error)
+
+    def wait_durable(self, step: int, timeout_s: float) -> int:
+        """Returns the durable position once it has reached `step`; asks for a commit at once.
+
+        Raises:
+            NotReady: not in `timeout_s`.
+            StorageError: a sync failed.
+        """
+        self.request_commit()
+        return self._committing.wait(step, timeout_s)
+
+    def _checkpoint(self) -> dict[str, Any]:
+        files = self._files
+        return {
+            "next_step": files.next_step,
+            "first_step": self._first,
+            "episodes": files.next_episode,
+            "sequence": files.sequence,
+            "inserted_steps": files.state["inserted_steps"],
+            "anchors": self._anchors,
+            "live_steps": self._steps,
+            "open": self._book.to_json(),
+        }
+
+    def capture(self) -> Moment:
+        """The table as it is now, for a copy of it; to be closed, for until then its files stay."""
+        with self._lock:
+            self._check_open()
+            token = self._pins.acquire()
+            return Moment(self.name, self.config, self._files, self._rows(), self._checkpoint(), lambda: self._pins.release(token))
+
+    def close(self, *, save: bool = True) -> None:
+        """Makes everything durable and published, and closes the files. Nobody may be reading any more.
+
+        Args:
+            save: False closes the files as they are, as if the process had died.
+
+        Raises:
+            StorageError: the table is closed, but the next opening has to recover it.
+        """
+        if self._closed:
+            return
+        if save:
+            self.commit()
+        with self._committing.pause(), self._lock:
+            self._closed = True
+            files = self._files
+            self._committing.close()
+            try:
+                if save and self.mode != "r" and not self._committing.failed:
+                    files.restart_journal(self._checkpoint(), live=True)
+                    files.prepare_publication()
+                    files.publish(durable=True)
+                    files.seal(None, save=True)
+                    files.state["clean"] = 1
+                    files.state.sync()
+            finally:
+                self._pins.retire(files.close)
+                self.inserting.notify()
+                self.sampling.notify()
+
+    # -- inside
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotFound(f"table {self.name!r} is closed: the store was closed or the table dropped")
+        self._committing.check_readable()
+
+    def _rows(self) -> Rows:
+        steps, private = self._files.steps, self._private
+
+        def array(path: str) -> Array:
+            return private[path] if path in private else steps.columns[path].array
+
+        return Rows(array, steps.origin, self._first, self._files.next_step)
+
+
+def _weights(probabilities: Array, anchors: int, beta: float) -> npt.NDArray[np.float32]:
+    """(1 / (N · P)) ** beta, divided by the largest (Schaul et al. 2016, section 3.4)."""
+    weights: Array = (anchors * probabilities) ** -beta
+    return np.asarray(weights / weights.max(), np.float32)
