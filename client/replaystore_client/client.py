@@ -1,0 +1,349 @@
+"""Client: the verbs of a store, over the network. Thread-safe; after a fork the child connects anew."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.batch import Batch
+from replaystore.errors import InvalidArgument
+from replaystore.sampling import SampleRequest
+from replaystore.schema.columns import check_name
+from replaystore.schema.limiters import RateLimiter
+from replaystore.schema.selectors import Selector, Uniform
+from replaystore.schema.table_config import Retention, TableConfig
+from replaystore.schema.views import Transition, View
+from replaystore.status import SnapshotReport, TableDescription, TableStats
+from replaystore.steps import UpdateCounts
+from replaystore.v1 import data_pb2 as data
+from replaystore.v1 import service_pb2 as pb
+from replaystore.wire.framing import split
+from replaystore.wire.layout import arrays_of
+from replaystore.wire.methods import MAX_PARAMETERS_BYTES
+from replaystore.wire.parameters import Assembly, check_parameters, encode_parts
+from replaystore.wire.records import config_json, decode_description, decode_report, decode_stats, encode_changes, encode_fork
+from replaystore.wire.samples import Updates, encode_query, encode_sample_request, encode_update, raise_reply_error
+from replaystore.writer import Writer
+from replaystore_client.connection import Connection
+from replaystore_client.sampler import Sampler, SampleStream
+from replaystore_client.sink import RemoteSink
+
+Array = npt.NDArray[Any]
+
+_IDLE_STREAMS = 4
+_SLOWEST_DISK_BYTES_PER_S = 20e6
+"""A published set is answered once it is on disk."""
+_COPY_TIMEOUT_S = 60.0
+
+
+class Client:
+    """A connection to a replaystore server: ``with Client("localhost:7777") as client: …``.
+
+    Nothing is sent before the first call. While the server cannot be reached, calls try again until their timeout, then raise
+    DeadlineExceeded.
+    """
+
+    def __init__(self, address: str, token: str | None = None, tls: Any = None, timeout_s: float = 10.0) -> None:
+        """See the class.
+
+        Args:
+            address: ``host:port`` or ``unix:PATH``.
+            token: sent with every call; needs `tls` unless the server is on this machine.
+            tls: True for the system's certificates, or a ``grpc.ChannelCredentials``.
+            timeout_s: for every call that is not given another.
+        """
+        self._connection = Connection(address, token, tls)
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._idle: list[SampleStream] = []
+        self._pid = self._connection.pid
+
+    @property
+    def address(self) -> str:
+        """The server's address as it was given."""
+        return self._connection.address
+
+    def __repr__(self) -> str:
+        return f"Client({self.address!r})"
+
+    def _call(self, method: str, request: Any, reply: Any, timeout_s: float | None = None, again: Any = None) -> Any:
+        repeat = None if again is None else again.SerializeToString()
+        message = self._connection.unary(method, request.SerializeToString(), timeout_s or self._timeout_s, repeat)
+        return reply.FromString(message)
+
+    # -- tables
+
+    def create_table(self, name: str, config: TableConfig, exist_ok: bool = False) -> None:
+        """Creates a table.
+
+        Args:
+            name: letters, digits, ``_ . -``.
+            config: columns, selector, rate limiter, retention.
+            exist_ok: with True an existing table of an equal configuration is fine.
+
+        Raises:
+            AlreadyExists: there is one; with `exist_ok`, one of another configuration (the message says what differs).
+        """
+        check_name(name, "table")
+        if not isinstance(config, TableConfig):
+            raise InvalidArgument(f"config must be a replaystore.TableConfig, got {type(config).__name__}")
+        request = pb.CreateTableRequest(table=name, config_json=config_json(config), exist_ok=exist_ok)
+        # when the first reply was lost, the table may be there already, made by this very call
+        again = pb.CreateTableRequest(table=name, config_json=config_json(config), exist_ok=True)
+        self._call("CreateTable", request, pb.TableDescription, again=again)
+
+    def tables(self) -> list[str]:
+        """Names of the tables, sorted."""
+        return list(self._call("ListTables", pb.ListTablesRequest(), pb.ListTablesReply).tables)
+
+    def describe(self, name: str) -> TableDescription:
+        """What a table is: columns, configuration, chunking."""
+        return decode_description(self._call("DescribeTable", pb.DescribeTableRequest(table=name), pb.TableDescription))
+
+    def stats(self, name: str) -> TableStats:
+        """How a table stands: sizes, counters, what blocks."""
+        return decode_stats(self._call("GetStats", pb.GetStatsRequest(table=name), pb.TableStats))
+
+    def alter_table(
+        self,
+        name: str,
+        *,
+        rate_limiter: RateLimiter | None = None,
+        retention: Retention | None = None,
+        selector: Selector | Mapping[str, Selector] | None = None,
+    ) -> TableConfig:
+        """Changes rate limiter, retention or selector parameters, at once and for good; returns the new configuration."""
+        request = encode_changes(name, rate_limiter, retention, selector)
+        return decode_description(self._call("AlterTable", request, pb.TableDescription)).config
+
+    def snapshot(
+        self,
+        name: str,
+        out: str,
+        *,
+        rebase: bool = False,
+        episodes: bool = False,
+        closing_rows: bool = False,
+        timeout_s: float = _COPY_TIMEOUT_S,
+    ) -> SnapshotReport:
+        """Copies a table as it is now into a store of its own on the server's machine, while writers and samplers go on.
+
+        Args:
+            name: the table.
+            out: name of a folder below the one that the server was started with (``serve --snapshots DIR``); never a path.
+            rebase: numbers the steps from 0: every row is copied, episodes whose beginning is gone are left out.
+            episodes: writes a plain dataset of the finished episodes instead, ``data/…`` and ``meta/episode_ends``, in Zarr v2 and v3.
+            closing_rows: with `episodes`, keeps the row after each episode's last step.
+            timeout_s: how long to wait for it. What was begun is finished by the server all the same.
+
+        Raises:
+            PermissionDenied: the server takes no snapshots.
+            AlreadyExists: there is something of that name, perhaps the snapshot itself, when a first reply was lost with the connection.
+        """
+        request = pb.SnapshotRequest(table=name, name=out, rebase=rebase, episodes=episodes, closing_rows=closing_rows, timeout_s=timeout_s)
+        return decode_report(self._call("Snapshot", request, pb.SnapshotReport, timeout_s))
+
+    def fork(
+        self,
+        name: str,
+        new_name: str,
+        *,
+        selector: Selector | Mapping[str, Selector] | None = None,
+        rate_limiter: RateLimiter | None = None,
+        retention: Retention | None = None,
+        timeout_s: float = _COPY_TIMEOUT_S,
+    ) -> TableConfig:
+        """Makes the table `new_name` over the rows that `name` has now, sharing its sealed files; both go on by themselves.
+
+        Args:
+            name: the table; it is not changed.
+            new_name: of the new one.
+            selector: other selectors, of any kind; a prioritized one of a name that `name` has too takes its priorities over, others begin
+                with the same priority everywhere.
+            rate_limiter: another one; it counts from now on.
+            retention: another one.
+            timeout_s: how long to wait for it.
+
+        Returns:
+            The new table's configuration.
+        """
+        request = encode_fork(name, new_name, rate_limiter, retention, selector, timeout_s)
+        return decode_description(self._call("ForkTable", request, pb.TableDescription, timeout_s)).config
+
+    def drop_table(self, name: str) -> None:
+        """Removes a table and its files."""
+        self._call("DropTable", pb.DropTableRequest(table=name), pb.DropTableReply)
+
+    def server_info(self) -> dict[str, Any]:
+        """About the server: version, protocol, instance, started, path, max_message_bytes."""
+        info = self._call("GetServerInfo", pb.GetServerInfoRequest(), pb.ServerInfo)
+        return {field.name: getattr(info, field.name) for field in pb.ServerInfo.DESCRIPTOR.fields}
+
+    # -- writing and sampling
+
+    def writer(self, name: str, *, streams: int = 1, actor: int = 0, policy_version: int = -1, **options: Any) -> Writer:
+        """A writer for one actor's `streams` environments; a context manager. See `replaystore.Writer` for the options.
+
+        It carries on by itself when the server is restarted; nothing is lost or doubled.
+        """
+        columns = self.describe(name).config.columns
+        sink = RemoteSink(self._connection, name)
+        try:
+            return Writer(columns, sink, streams=streams, actor=actor, policy_version=policy_version, **options)
+        except BaseException:
+            sink.close(0.1)
+            raise
+
+    def sample(
+        self,
+        name: str,
+        batch_size: int,
+        view: View | None = None,
+        beta: float = 0.0,
+        seed: int | None = None,
+        selector: str | Uniform | None = None,
+        columns: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Batch:
+        """Draws a batch. A `sampler` is faster for many.
+
+        Args:
+            name: the table.
+            batch_size: items.
+            view: what each anchor expands to; `Transition()` by default.
+            beta: exponent of the importance weights.
+            seed: draws with this seed instead of the table's own stream of random numbers.
+            selector: name of one of the table's selectors, or ``Uniform()``.
+            columns: reads only these.
+            timeout_s: how long to wait for the rate limiter.
+
+        Raises:
+            NotReady: the rate limiter blocked for `timeout_s`; the text says why and who has to act.
+            DeadlineExceeded: the server could not be reached.
+        """
+        limit = self._timeout_s if timeout_s is None else timeout_s
+        request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, _names(columns))
+        stream = self._borrow()
+        try:
+            stream.send(encode_sample_request(1, encode_query(name, request), beta, seed, limit))
+            header, fields = stream.receive(max(limit, 1.0))
+        except BaseException:
+            stream.close()
+            raise
+        self._give_back(stream)
+        raise_reply_error(header)
+        return Batch(fields, request.view.frame_stack)
+
+    def _borrow(self) -> SampleStream:
+        if self._pid != self._connection.pid:
+            self._lock, self._idle, self._pid = threading.Lock(), [], self._connection.pid
+        with self._lock:
+            return self._idle.pop() if self._idle else SampleStream(self._connection)
+
+    def _give_back(self, stream: SampleStream) -> None:
+        with self._lock:
+            if len(self._idle) < _IDLE_STREAMS:
+                self._idle.append(stream)
+                return
+        stream.close()
+
+    def sampler(
+        self,
+        name: str,
+        batch_size: int,
+        view: View | None = None,
+        beta: float = 0.0,
+        seed: int | None = None,
+        selector: str | Uniform | None = None,
+        columns: Sequence[str] | None = None,
+        prefetch: int = 4,
+        timeout_s: float | None = None,
+    ) -> Sampler:
+        """An endless iterator of batches with `update_priorities`; a context manager. Arguments as for `sample`, and:
+
+        Args:
+            name: the table.
+            batch_size: items per batch.
+            view: what each anchor expands to.
+            beta: exponent of the importance weights; `Sampler.beta` may be set later.
+            seed: batch i is drawn with `derive_seed(seed, i)`.
+            selector: name of one of the table's selectors, or ``Uniform()``.
+            columns: reads only these.
+            prefetch: requests in flight. Priority updates reach the draw of the batch that many iterations later.
+            timeout_s: how long an iteration waits.
+        """
+        request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, _names(columns))
+        return Sampler(self._connection, name, request, prefetch, self._timeout_s if timeout_s is None else timeout_s)
+
+    def update_priorities(self, name: str, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:
+        """Sets the priorities of steps; counts how many were applied, are gone (evicted) or were rejected (NaN, negative)."""
+        message = encode_update(name, Updates.of(step_ids, priorities, selector))
+        counts = data.UpdateCounts.FromString(self._connection.unary("UpdatePriorities", message, self._timeout_s))
+        return UpdateCounts(counts.applied, counts.gone, counts.rejected)
+
+    # -- reading
+
+    def read_steps(self, name: str, start: int, stop: int, columns: Sequence[str] | None = None) -> dict[str, Array]:
+        """Rows [start, stop) as far as they are kept: ``step_id`` and an array per column; bookkeeping under ``meta/…``."""
+        request = data.ReadStepsRequest(table=name, start=start, stop=stop)
+        wanted = _names(columns)
+        if wanted is not None:
+            request.columns.SetInParent()
+            request.columns.names.extend(wanted)
+        return self._read("ReadSteps", request)
+
+    def episodes(self, name: str, start: int | None = None, stop: int | None = None) -> dict[str, Array]:
+        """Finished episodes in the order of their ends; negative positions count from the newest."""
+        return self._read("ReadEpisodes", data.ReadEpisodesRequest(table=name, start=start, stop=stop))
+
+    def _read(self, method: str, request: Any) -> dict[str, Array]:
+        messages = self._connection.collect(method, request.SerializeToString(), self._timeout_s)
+        pieces = [arrays_of(split(message), writable=True) for message in messages]
+        if len(pieces) == 1:
+            return pieces[0]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    # -- parameters
+
+    def publish_parameters(self, name: str, arrays: Mapping[str, Any]) -> int:
+        """Keeps named arrays under `name` for actors to fetch; returns their version, which only ever grows."""
+        checked = check_parameters(arrays)
+        limit = self._timeout_s + sum(array.nbytes for array in checked.values()) / _SLOWEST_DISK_BYTES_PER_S
+        reply = self._connection.upload("PublishParameters", lambda: encode_parts(checked, name=name), limit)
+        return int(pb.PublishParametersReply.FromString(reply).version)
+
+    def fetch_parameters(self, name: str, newer_than: int = 0, timeout_s: float = 0.0) -> tuple[dict[str, Array], int] | None:
+        """The newest arrays and their version, or None when nothing newer than `newer_than` appeared within `timeout_s`."""
+        request = pb.FetchParametersRequest(name=name, newer_than=newer_than, timeout_s=timeout_s)
+        messages = self._connection.collect("FetchParameters", request.SerializeToString(), timeout_s + self._timeout_s)
+        if not messages:
+            return None
+        assembly = Assembly(MAX_PARAMETERS_BYTES)
+        for message in messages:
+            assembly.add(message)
+        return assembly.arrays(), int(assembly.header.version)
+
+    # -- life
+
+    def close(self) -> None:
+        """Ends the connection, and with it every writer and sampler made by this client: close those first."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for stream in idle:
+            stream.close()
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _names(columns: Sequence[str] | None) -> tuple[str, ...] | None:
+    return (columns,) if isinstance(columns, str) else None if columns is None else tuple(columns)

@@ -1,0 +1,229 @@
+"""A connection to one server: the channel, its renewal after a fork, and what gRPC's errors mean. Knows nothing of tables."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import grpc
+
+from replaystore.errors import DeadlineExceeded, InvalidArgument, PermissionDenied, ReplayStoreError
+from replaystore.wire.errors import ERROR_KEY, error_of
+from replaystore.wire.methods import MAX_MESSAGE_BYTES, path_of
+from replaystore_client.watchdog import Silence
+
+T = TypeVar("T")
+
+_NOT_CONNECTED = "failed to connect"
+"""In gRPC's details when nothing was sent at all."""
+
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.05, 2.0
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for every client, and for the child after a fork
+    ("grpc.keepalive_time_ms", 20_000),  # notices a server whose machine is gone
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # of other pings, one of which may be on its way instead; a minute unless set
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+
+_CONNECTION_CODES = frozenset(("UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL"))
+"""What gRPC itself says when a connection is lost. With our metadata they mean what that says."""
+
+
+class ConnectionLost(DeadlineExceeded):
+    """The server cannot be reached, or went away; trying again may help. Users see it as DeadlineExceeded."""
+
+
+class Backoff:
+    """Growing pauses with jitter, so that a thousand clients do not come back in the same millisecond."""
+
+    def __init__(self) -> None:
+        self._next_s = FIRST_RETRY_S
+
+    def pause_s(self) -> float:
+        """How long to wait now; half to all of it is random."""
+        pause = self._next_s * random.uniform(0.5, 1.0)
+        self._next_s = min(2 * self._next_s, LONGEST_RETRY_S)
+        return pause
+
+
+class Connection:
+    """A channel to one server. Made when it is first needed; safe for use by several threads."""
+
+    def __init__(self, address: str, token: str | None = None, tls: bool | Any = None) -> None:
+        self.address = address
+        self._target = _target(address)
+        self._credentials = grpc.ssl_channel_credentials() if tls is True else (tls or None)
+        if token is not None and self._credentials is None and not _is_local(self._target):
+            raise PermissionDenied(f"a token would travel to {address} unencrypted, for anybody to read: pass tls=True")
+        self._metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
+        self._lock = threading.Lock()
+        self._channel: Any = None
+        self._calls: dict[tuple[str, str], Any] = {}
+        self._pid = os.getpid()
+        self._closed = False
+
+    @property
+    def pid(self) -> int:
+        """The process that this connection is for now."""
+        return os.getpid()
+
+    def _method(self, shape: str, method: str) -> Any:
+        pid = os.getpid()
+        if pid != self._pid:  # a channel does not survive a fork; the parent's is left alone
+            self._lock, self._channel, self._calls, self._pid = threading.Lock(), None, {}, pid
+        call = self._calls.get((shape, method))
+        if call is None or self._closed:
+            with self._lock:
+                if self._closed:
+                    raise InvalidArgument(f"this client of {self.address} is closed")
+                if self._channel is None:
+                    self._channel = (
+                        grpc.insecure_channel(self._target, _OPTIONS)
+                        if self._credentials is None
+                        else grpc.secure_channel(self._target, self._credentials, _OPTIONS)
+                    )
+                call = self._calls[(shape, method)] = getattr(self._channel, shape)(path_of(method))
+        return call
+
+    def open_stream(self, method: str, requests: Iterator[bytes]) -> Any:
+        """A bidirectional stream of raw messages."""
+        return self._method("stream_stream", method)(requests, metadata=self._metadata)
+
+    def unary(self, method: str, request: bytes, timeout_s: float, again: bytes | None = None) -> bytes:
+        """One request, one reply; tried again while the server cannot be reached, with `again` once it may have been carried out."""
+
+        def attempt(remaining_s: float, fresh: bool) -> bytes:
+            message = request if fresh or again is None else again
+            return bytes(self._method("unary_unary", method)(message, timeout=remaining_s, metadata=self._metadata))
+
+        return self.retry(attempt, timeout_s)
+
+    def collect(self, method: str, request: bytes, timeout_s: float) -> list[bytes]:
+        """One request, all the messages of its reply; `timeout_s` is the longest that the server may be silent, not what all may take."""
+
+        def attempt(remaining_s: float, fresh: bool) -> list[bytes]:
+            call = self._method("unary_stream", method)(request, metadata=self._metadata)
+            silence, messages = Silence(call, remaining_s), []
+            try:
+                for message in call:
+                    messages.append(message)
+                    silence.heard(timeout_s)
+            except grpc.RpcError:
+                if silence.broken:
+                    raise self.silent(timeout_s) from None
+                raise
+            finally:
+                silence.over()
+            return messages
+
+        return self.retry(attempt, timeout_s)
+
+    def upload(self, method: str, requests: Callable[[], Iterable[bytes]], timeout_s: float) -> bytes:
+        """All messages of `requests()`, one reply; `timeout_s` is the longest that nothing may move, not what all may take."""
+
+        def attempt(remaining_s: float, fresh: bool) -> bytes:
+            silences: list[Silence] = []
+
+            def moving() -> Iterator[bytes]:  # gRPC takes the next message when there is room for it
+                for message in requests():
+                    yield message
+                    for silence in silences:
+                        silence.heard(timeout_s)
+
+            call = self._method("stream_unary", method).future(moving(), metadata=self._metadata)
+            silences.append(Silence(call, remaining_s))
+            try:
+                return bytes(call.result())
+            except (grpc.RpcError, grpc.FutureCancelledError):
+                if silences[0].broken:
+                    raise self.silent(timeout_s) from None
+                raise
+            finally:
+                silences[0].over()
+
+        return self.retry(attempt, timeout_s)
+
+    def retry(self, attempt: Callable[[float, bool], T], timeout_s: float) -> T:
+        """The result of `attempt`, repeated while the connection fails.
+
+        Args:
+            attempt: is given the seconds that remain, and whether the server cannot have seen an earlier attempt.
+            timeout_s: how long to go on.
+
+        Raises:
+            DeadlineExceeded: for `timeout_s`; says what was wrong with the connection.
+        """
+        deadline = time.monotonic() + timeout_s
+        backoff, fresh = Backoff(), True
+        while True:
+            try:
+                return attempt(max(deadline - time.monotonic(), 0.001), fresh)
+            except ConnectionLost as error:
+                failure: ReplayStoreError = error
+            except grpc.RpcError as error:
+                failure = self.translate(error)
+            pause = backoff.pause_s()
+            if not isinstance(failure, ConnectionLost) or time.monotonic() + pause >= deadline:
+                raise failure from None
+            fresh = fresh and _NOT_CONNECTED in str(failure)
+            time.sleep(pause)
+
+    def translate(self, error: Any) -> ReplayStoreError:
+        """What a gRPC error means; `ConnectionLost` when trying again may help."""
+        code, details = error.code().name, error.details() or ""
+        kind = next((value for key, value in error.trailing_metadata() or () if key == ERROR_KEY), None)
+        if kind is None and code in _CONNECTION_CODES:
+            return self.lost(details)
+        if kind is None and code == "UNIMPLEMENTED":
+            return ReplayStoreError(f"{self.address} is no replaystore server, or one of another version ({details})")
+        if kind is None and code == "DEADLINE_EXCEEDED":
+            return DeadlineExceeded(f"{self.address} did not answer in time; raise timeout_s, or see whether the server is alive")
+        return error_of(kind, code, details)
+
+    def silent(self, seconds: float) -> ConnectionLost:
+        """The error for a server that is connected and says nothing."""
+        return ConnectionLost(f"{self.address} did not answer for {seconds:g} s; raise timeout_s, or see whether the server is alive")
+
+    def lost(self, details: str) -> ConnectionLost:
+        """The error for a connection that failed with `details`."""
+        return ConnectionLost(f"no connection to {self.address} ({details}): is it running? replaystore serve --path DATA --listen …")
+
+    def close(self) -> None:
+        """Ends everything that still runs over this connection."""
+        with self._lock:
+            self._closed = True
+            channel, self._channel = self._channel, None
+            self._calls = {}
+        if channel is not None and self._pid == os.getpid():
+            channel.close()
+
+
+def _target(address: str) -> str:
+    if isinstance(address, str) and address.startswith("unix:") and len(address) > len("unix:"):
+        return address if address.startswith("unix:/") else f"unix:{os.path.abspath(address[len('unix:') :])}"
+    host, colon, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host:
+        raise InvalidArgument(f"server address {address!r} must be HOST:PORT or unix:PATH, for example localhost:7777")
+    return address
+
+
+def _is_local(target: str) -> bool:
+    host = target.rpartition(":")[0].strip("[]")
+    if target.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,127 @@
+"""Tables: making, changing, describing, reading. Whatever may touch the disk runs in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.errors import PermissionDenied
+from replaystore.schema.columns import check_name
+from replaystore.server.options import ServerOptions
+from replaystore.server.translate import Call
+from replaystore.server.waiting import bounded_wait, in_thread
+from replaystore.v1 import data_pb2 as data
+from replaystore.v1 import service_pb2 as pb
+from replaystore.wire.layout import encode_arrays
+from replaystore.wire.methods import PART_BYTES
+from replaystore.wire.records import decode_changes, encode_description, encode_report, encode_stats, parse_config
+from replaystore.wire.samples import parse_message
+
+if TYPE_CHECKING:
+    from replaystore.store import Store
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+_META_ROW_BYTES = 64
+"""More than a row of all bookkeeping columns takes."""
+
+
+class ControlService:
+    """Serves everything about tables that is not inserting or sampling."""
+
+    def __init__(self, store: Store, options: ServerOptions, info: Any, disk: ThreadPoolExecutor) -> None:
+        self._store, self._options, self._info, self._disk = store, options, info, disk
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await in_thread(self._disk, call)
+
+    async def create_table(self, request: Any) -> Any:
+        """CreateTable."""
+        config = parse_config(request.config_json)
+        await self._run(lambda: self._store.create_table(request.table, config, exist_ok=request.exist_ok))
+        return await self._run(lambda: encode_description(self._store.describe(request.table)))
+
+    async def alter_table(self, request: Any) -> Any:
+        """AlterTable."""
+        changes = decode_changes(request)
+        await self._run(lambda: self._store.alter_table(request.table, **changes))
+        return await self._run(lambda: encode_description(self._store.describe(request.table)))
+
+    async def drop_table(self, request: Any) -> Any:
+        """DropTable."""
+        await self._run(lambda: self._store.drop_table(request.table))
+        return pb.DropTableReply()
+
+    async def snapshot(self, request: Any) -> Any:
+        """Snapshot."""
+        folder = self._options.snapshots
+        if folder is None:
+            raise PermissionDenied("this server takes no snapshots: start it with --snapshots DIR, the folder that they are to lie in")
+        out = folder / check_name(request.name, "snapshot")
+        options = {"rebase": request.rebase, "episodes": request.episodes, "closing_rows": request.closing_rows}
+        timeout_s = bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
+        return encode_report(await self._run(lambda: self._store.snapshot(request.table, out, **options, timeout_s=timeout_s)))
+
+    async def fork_table(self, request: Any) -> Any:
+        """ForkTable."""
+        changes = decode_changes(request)
+        timeout_s = bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
+        await self._run(lambda: self._store.fork(request.table, request.new_table, **changes, timeout_s=timeout_s))
+        return await self._run(lambda: encode_description(self._store.describe(request.new_table)))
+
+    async def list_tables(self, request: Any) -> Any:
+        """ListTables."""
+        return pb.ListTablesReply(tables=self._store.tables())
+
+    async def describe_table(self, request: Any) -> Any:
+        """DescribeTable."""
+        return encode_description(self._store.describe(request.table))
+
+    async def get_stats(self, request: Any) -> Any:
+        """GetStats."""
+        return await self._run(lambda: encode_stats(self._store.stats(request.table)))
+
+    async def flush(self, request: Any) -> Any:
+        """Flush."""
+        table = self._store.table(request.table)
+        step, timeout_s = table.next_step, bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
+        return pb.FlushReply(durable_step=await self._run(lambda: table.wait_durable(step, timeout_s)))
+
+    async def get_server_info(self, request: Any) -> Any:
+        """GetServerInfo."""
+        return self._info
+
+    async def read_steps(self, message: bytes, call: Call) -> None:
+        """ReadSteps, a few megabytes per message."""
+        request = parse_message(data.ReadStepsRequest, message, "request")
+        table = self._store.table(request.table)
+        columns = list(request.columns.names) if request.HasField("columns") else None
+        row_bytes = sum(column.row_bytes for column in table.config.columns.values()) + _META_ROW_BYTES
+        start = max(request.start, table.first_step)
+        stop = max(start, min(request.stop, table.next_step))
+        await self._stream_rows(call, start, stop, row_bytes, lambda a, b: table.read_steps(a, b, columns))
+
+    async def read_episodes(self, message: bytes, call: Call) -> None:
+        """ReadEpisodes."""
+        request = parse_message(data.ReadEpisodesRequest, message, "request")
+        table = self._store.table(request.table)
+        given = (request.start if request.HasField("start") else None, request.stop if request.HasField("stop") else None)
+        episodes = (await self._run(table.stats)).episodes
+        start, stop, _ = slice(*given).indices(episodes)
+        await self._stream_rows(call, start, max(start, stop), 2 * _META_ROW_BYTES, table.episodes)
+
+    async def _stream_rows(self, call: Call, start: int, stop: int, row_bytes: int, read: Callable[[int, int], dict[str, Array]]) -> None:
+        step = max(1, PART_BYTES // row_bytes)
+        for begin in range(start, max(stop, start + 1), step):
+            end = min(begin + step, stop)
+            await call.write(await self._run(lambda begin=begin, end=end: _rows(read(begin, end))))  # type: ignore[misc]
+
+
+def _rows(arrays: dict[str, Array]) -> bytes:
+    rows = len(next(iter(arrays.values()))) if arrays else 0
+    return encode_arrays(data.RowsHeader(rows=rows).SerializeToString(), {name: np.asarray(array) for name, array in arrays.items()})

@@ -1,0 +1,49 @@
+"""Bounds and habits of the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from replaystore.wire.methods import MAX_MESSAGE_BYTES, MAX_PARAMETERS_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Everything about the server that a number or a flag decides."""
+
+    insecure: bool = False
+    """Listen on addresses that other machines can reach, although nothing is encrypted and nobody is asked who they are."""
+
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    """Larger messages are refused."""
+
+    max_parameters_bytes: int = MAX_PARAMETERS_BYTES
+    """Larger parameter sets are refused."""
+
+    max_wait_s: float = 3600.0
+    """The longest that any call may wait for a limiter, for durability or for parameters, whatever it asks for."""
+
+    blocked_notice_s: float = 0.5
+    """A writer whose block is held back is told after so long, and again every ten times as long."""
+
+    durable_poll_s: float = 0.2
+    """How often a writer is told of a durable watermark that moved while it did not write."""
+
+    inline_bytes: int = 256 << 10
+    """Blocks and batches up to this size are copied on the event loop; larger ones in a thread (copying 256 KiB takes about 50 µs)."""
+
+    inline_items: int = 4096
+    """Batches of more items are drawn in a thread."""
+
+    snapshots: Path | None = None
+    """Where clients may have snapshots made, each in a folder of its own; None: nowhere."""
+
+    threads: int = 4
+    """For copying."""
+
+    waiting_threads: int = 32
+    """For waiting on the disk."""
+
+    grace_s: float = 5.0
+    """Calls that are still running so long after the server was told to stop are cut off."""

@@ -1,0 +1,73 @@
+"""The parameter channel: learners publish named arrays, actors fetch what is newer than theirs, waiting for it if they like."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.errors import InvalidArgument
+from replaystore.server.options import ServerOptions
+from replaystore.server.translate import Call
+from replaystore.server.waiting import Waker, bounded_wait, in_thread
+from replaystore.v1 import service_pb2 as pb
+from replaystore.wire.parameters import Assembly, encode_parts
+from replaystore.wire.samples import parse_message
+
+if TYPE_CHECKING:
+    from replaystore.store import Store
+
+
+class ParameterService:
+    """Serves PublishParameters and FetchParameters."""
+
+    def __init__(self, store: Store, options: ServerOptions, disk: ThreadPoolExecutor) -> None:
+        self._store, self._options, self._disk = store, options, disk
+        self._waiting: set[Waker] = set()
+        self._remove = store.on_parameters(self._published)
+
+    def close(self) -> None:
+        """Lets go of the store."""
+        self._remove()
+
+    def _published(self) -> None:
+        for waker in list(self._waiting):
+            waker.wake()
+
+    async def publish(self, _: Any, call: Call) -> bytes:
+        """PublishParameters."""
+        assembly = Assembly(self._options.max_parameters_bytes)
+        while (message := await call.read()) is not grpc.aio.EOF:
+            assembly.add(message)
+        if assembly.header is None:
+            raise InvalidArgument("a parameter set has at least one message")
+        version = await in_thread(self._disk, lambda: self._store.publish_parameters(assembly.header.name, assembly.arrays()))
+        return bytes(pb.PublishParametersReply(version=version).SerializeToString())
+
+    async def fetch(self, message: bytes, call: Call) -> None:
+        """FetchParameters. Waiters cost a set entry and no thread."""
+        request = parse_message(pb.FetchParametersRequest, message, "request")
+        wait_s = bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
+        found = await self._newer(request.name, request.newer_than, wait_s)
+        if found is not None:
+            arrays, version = found
+            for part in encode_parts(arrays, version=version):
+                await call.write(part)
+
+    async def _newer(self, name: str, newer_than: int, timeout_s: float) -> tuple[dict[str, npt.NDArray[Any]], int] | None:
+        deadline = time.monotonic() + timeout_s
+        waker = Waker()
+        self._waiting.add(waker)
+        try:
+            while True:
+                found = self._store.fetch_parameters(name, newer_than=newer_than)
+                remaining = deadline - time.monotonic()
+                if found is not None or remaining <= 0:
+                    return found and ({key: np.asarray(array) for key, array in found[0].items()}, found[1])
+                await waker.wait(remaining)
+        finally:
+            self._waiting.discard(waker)

@@ -1,0 +1,85 @@
+"""What listens while a store is being opened: health says NOT_SERVING, every other call hears how far it is and may come again."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from replaystore.errors import ReplayStoreError
+from replaystore.server.address import check_exposure, claim_socket_path, join_address, parse_address
+from replaystore.wire.methods import SERVICE
+
+PATIENCE_S = 0.5
+"""Most stores are open before this; only others get to listen early."""
+
+
+class Recovering:
+    """A server without a store, at the addresses of the one to come. Also takes the progress of the recovery."""
+
+    def __init__(self) -> None:
+        self._server: Any = None
+        self._socket_path: str | None = None
+        self._state = "it is being opened"
+
+    def progress(self, table: str, checked: int, total: int) -> None:
+        """Notes how far a table is; called from another thread."""
+        self._state = f"checked {checked} of {total} rows of table {table!r} after a crash"
+
+    async def start(self, listen: str | None, unix: str | None, *, insecure: bool) -> None:
+        """Listens where the server will, but not at a port that is yet to be chosen.
+
+        An address that cannot be had is passed over: the server that comes after says what is wrong with it.
+        """
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        listening = 0
+        try:
+            if listen is not None:
+                host, port = parse_address(listen)
+                check_exposure(host, insecure)
+                if port:
+                    listening += server.add_insecure_port(join_address(host, port))
+            if unix is not None:
+                path = str(claim_socket_path(unix))
+                before = os.umask(0o177)
+                try:
+                    listening += server.add_insecure_port(f"unix:{path}")
+                finally:
+                    os.umask(before)
+                self._socket_path = path
+        except (RuntimeError, ReplayStoreError):
+            pass
+        if not listening:
+            return
+        servicer = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        server.add_generic_rpc_handlers((_Later(self),))
+        for name in ("", SERVICE):
+            await servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        await server.start()
+        self._server = server
+
+    async def answer(self, _: Any, context: Any) -> None:
+        """Ends a call: not yet."""
+        await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store is not open yet: {self._state}; connect again soon")
+
+    async def stop(self) -> None:
+        """Makes room for the server."""
+        if self._server is not None:
+            await self._server.stop(0)
+        if self._socket_path is not None and os.path.exists(self._socket_path):
+            os.unlink(self._socket_path)
+
+
+class _Later(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no type information
+    """Every method of the service, whatever it takes."""
+
+    def __init__(self, recovering: Recovering) -> None:
+        self._recovering = recovering
+
+    def service(self, details: Any) -> Any:
+        if not details.method.startswith(f"/{SERVICE}/"):
+            return None
+        return grpc.stream_stream_rpc_method_handler(self._recovering.answer)

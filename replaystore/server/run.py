@@ -1,0 +1,138 @@
+"""`replaystore serve`: opens the store, serves it until a signal, drains, closes. Prints nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from replaystore.engine.warm_up import warm_up
+from replaystore.server.options import ServerOptions
+from replaystore.server.recovering import PATIENCE_S, Recovering
+from replaystore.server.service import Server
+from replaystore.store import Progress, Store
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyInfo:
+    """What is worth saying when a server is ready."""
+
+    addresses: tuple[str, ...]
+    """As clients type them: ``127.0.0.1:7777``, ``unix:/run/replay.sock``."""
+    path: Path
+    """The store's folder, absolute."""
+    tables: tuple[str, ...]
+    steps_recovered: int
+    """Rows that all tables hold."""
+    seconds: float
+    """From the start of opening the store until the server listened."""
+    instance: str
+    """Random name of this run of the server."""
+
+
+async def serve(
+    path: str | Path,
+    listen: str | None = "127.0.0.1:7777",
+    unix: str | None = None,
+    *,
+    durability: str = "interval",
+    commit_interval_s: float = 0.2,
+    options: ServerOptions | None = None,
+    on_ready: Callable[[ReadyInfo], None] | None = None,
+    on_stopping: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Serves the store at `path` until SIGTERM or SIGINT, then ends the calls with a clear status and closes the store.
+
+    A second signal ends the process at once; everything acknowledged is on disk by then, as after any crash.
+
+    Args:
+        path: the store; made when there is none.
+        listen: ``host:port``, port 0 for a free one; None for a unix socket only.
+        unix: path of a unix socket to listen on as well.
+        durability: ``"interval"`` or ``"fsync"``.
+        commit_interval_s: seconds between group commits.
+        options: bounds; `ServerOptions.insecure` allows addresses that other machines can reach.
+        on_ready: called once when the server listens.
+        on_stopping: called with the signal's name.
+        progress: called while a crash is recovered from.
+
+    Raises:
+        Locked, StorageError, Corruption, InvalidArgument, PermissionDenied: it cannot serve.
+    """
+    started = time.monotonic()
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[str] = loop.create_future()
+
+    def on_signal(which: signal.Signals) -> None:
+        if stop.done():
+            os._exit(128 + which)
+        stop.set_result(which.name)
+        if on_stopping is not None:
+            on_stopping(which.name)
+
+    for which in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(which, on_signal, which)
+    try:
+        store = await _open(path, listen, unix, options or ServerOptions(), progress, durability, commit_interval_s)
+        try:
+            server = Server(store, options)
+            try:
+                await server.start(listen, unix)
+                if on_ready is not None:
+                    on_ready(_ready_info(store, server, time.monotonic() - started))
+                await stop
+            finally:
+                await server.stop()
+        finally:
+            await asyncio.to_thread(store.close)
+    finally:
+        for which in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(which)
+
+
+async def _open(
+    path: str | Path,
+    listen: str | None,
+    unix: str | None,
+    options: ServerOptions,
+    progress: Progress | None,
+    durability: str,
+    commit_interval_s: float,
+) -> Store:
+    """Opens the store; when that takes long, something listens meanwhile and says so."""
+    recovering = Recovering()
+
+    def report(table: str, checked: int, total: int) -> None:
+        recovering.progress(table, checked, total)
+        if progress is not None:
+            progress(table, checked, total)
+
+    def work() -> Store:
+        warm_up()
+        return Store(path, durability=durability, commit_interval_s=commit_interval_s, progress=report)
+
+    opening = asyncio.ensure_future(asyncio.to_thread(work))
+    await asyncio.wait((opening,), timeout=PATIENCE_S)
+    if not opening.done():
+        await recovering.start(listen, unix, insecure=options.insecure)
+    try:
+        return await opening
+    finally:
+        await recovering.stop()
+
+
+def _ready_info(store: Store, server: Server, seconds: float) -> ReadyInfo:
+    tables = [store.table(name) for name in store.tables()]
+    return ReadyInfo(
+        addresses=server.addresses,
+        path=store.path.absolute(),
+        tables=tuple(table.name for table in tables),
+        steps_recovered=sum(table.recovered_steps for table in tables),
+        seconds=seconds,
+        instance=server.instance,
+    )

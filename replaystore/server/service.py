@@ -1,0 +1,155 @@
+"""The server object: a store on a grpc.aio server, with health and reflection. Starts and stops; signals are not its business."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+import replaystore
+from replaystore.errors import InvalidArgument
+from replaystore.server.address import check_exposure, claim_socket_path, join_address, parse_address
+from replaystore.server.append import AppendService
+from replaystore.server.control import ControlService
+from replaystore.server.options import ServerOptions
+from replaystore.server.parameters import ParameterService
+from replaystore.server.sample import SampleService
+from replaystore.server.translate import Calls, unary
+from replaystore.v1 import service_pb2 as pb
+from replaystore.wire.methods import PROTOCOL, SERVICE
+
+if TYPE_CHECKING:
+    from replaystore.store import Store
+
+
+class Server:
+    """Serves an open store. The store stays the caller's: it is to be closed after `stop`."""
+
+    def __init__(self, store: Store, options: ServerOptions | None = None) -> None:
+        self._options = options or ServerOptions()
+        self._calls = Calls()
+        self.instance = secrets.token_hex(8)
+        """Random name of this run of the server."""
+        self._copying = ThreadPoolExecutor(self._options.threads, "replaystore-copy")
+        self._disk = ThreadPoolExecutor(self._options.waiting_threads, "replaystore-disk")
+        self._store = store
+        self._health = health.aio.HealthServicer()
+        self._server: Any = None
+        self._parameters: ParameterService | None = None
+        self._socket_path: str | None = None
+        self.addresses: tuple[str, ...] = ()
+        """As clients type them; the real port where 0 was asked for."""
+
+    async def start(self, listen: str | None = "127.0.0.1:7777", unix: str | None = None) -> None:
+        """Listens on `listen` (``host:port``) and on the unix socket `unix`, each unless None.
+
+        Raises:
+            InvalidArgument: an address is malformed or taken.
+            PermissionDenied: others could reach it, and `ServerOptions.insecure` is not set.
+        """
+        options = self._options
+        self._server = grpc.aio.server(options=_channel_options(options))
+        addresses = []
+        if listen is not None:
+            host, port = parse_address(listen)
+            check_exposure(host, options.insecure)
+            addresses.append(join_address(host, self._bind(join_address(host, port), listen)))
+        if unix is not None:
+            path = claim_socket_path(unix)
+            before = os.umask(0o177)  # the socket is to be the owner's alone from its first moment
+            try:
+                self._bind(f"unix:{path}", unix)
+            finally:
+                os.umask(before)
+            self._socket_path = str(path)
+            addresses.append(f"unix:{path}")
+        if not addresses:
+            raise InvalidArgument("listen and unix are both None: a server needs somewhere to listen")
+        self.addresses = tuple(addresses)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        await self._server.start()
+        for name in ("", SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def _bind(self, address: str, asked: str) -> int:
+        try:
+            return int(self._server.add_insecure_port(address))
+        except RuntimeError as error:
+            raise InvalidArgument(f"cannot listen on {asked}: the address is in use or not this machine's ({error})") from error
+
+    def _handlers(self) -> dict[str, Any]:
+        store, options = self._store, self._options
+        info = pb.ServerInfo(
+            version=replaystore.__version__,
+            protocol=PROTOCOL,
+            instance=self.instance,
+            started=time.time(),
+            path=str(store.path.absolute()),
+            max_message_bytes=options.max_message_bytes,
+        )
+        append = AppendService(store, options, self.instance, self._copying, self._disk)
+        sample = SampleService(store, options, self._copying)
+        control = ControlService(store, options, info, self._disk)
+        parameters = self._parameters = ParameterService(store, options, self._disk)
+        simple: dict[str, tuple[Any, Callable[[Any], Awaitable[Any]]]] = {
+            "CreateTable": (pb.CreateTableRequest, control.create_table),
+            "AlterTable": (pb.AlterTableRequest, control.alter_table),
+            "DropTable": (pb.DropTableRequest, control.drop_table),
+            "Snapshot": (pb.SnapshotRequest, control.snapshot),
+            "ForkTable": (pb.ForkTableRequest, control.fork_table),
+            "ListTables": (pb.ListTablesRequest, control.list_tables),
+            "DescribeTable": (pb.DescribeTableRequest, control.describe_table),
+            "GetStats": (pb.GetStatsRequest, control.get_stats),
+            "Flush": (pb.FlushRequest, control.flush),
+            "GetServerInfo": (pb.GetServerInfoRequest, control.get_server_info),
+        }
+        guard = self._calls.guard
+        handlers = {name: grpc.unary_unary_rpc_method_handler(guard(unary(*parts))) for name, parts in simple.items()}
+        return {
+            **handlers,
+            "UpdatePriorities": grpc.unary_unary_rpc_method_handler(guard(sample.update_priorities)),
+            "Append": grpc.stream_stream_rpc_method_handler(guard(append.append)),
+            "Sample": grpc.stream_stream_rpc_method_handler(guard(sample.sample)),
+            "ReadSteps": grpc.unary_stream_rpc_method_handler(guard(control.read_steps)),
+            "ReadEpisodes": grpc.unary_stream_rpc_method_handler(guard(control.read_episodes)),
+            "PublishParameters": grpc.stream_unary_rpc_method_handler(guard(parameters.publish)),
+            "FetchParameters": grpc.unary_stream_rpc_method_handler(guard(parameters.fetch)),
+        }
+
+    async def stop(self) -> None:
+        """Ends every call with a clear status, the listening first of all. Calls that hang are cut off after `ServerOptions.grace_s`."""
+        if self._server is None:
+            return
+        await self._health.enter_graceful_shutdown()
+        self._calls.end_all()
+        await self._server.stop(self._options.grace_s)
+        if self._parameters is not None:
+            self._parameters.close()
+        self._copying.shutdown()
+        self._disk.shutdown(wait=False, cancel_futures=True)
+        if self._socket_path is not None and os.path.exists(self._socket_path):
+            os.unlink(self._socket_path)
+        self._server = None
+
+
+def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # two servers on one port would each get some of the calls, silently
+        ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.keepalive_time_ms", 30_000),  # a client whose machine is gone gives its place in the line back
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]

@@ -1,0 +1,110 @@
+"""Waiting without threads: for a place in a queue, and for work that a thread does. Knows nothing of messages."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from replaystore.errors import InvalidArgument, NotReady
+from replaystore.turns import Ticket, WaitQueue
+
+T = TypeVar("T")
+
+Attempt = Callable[[Ticket | None], Awaitable[T | None]]
+Notice = Callable[[float], Awaitable[None]]
+
+
+def bounded_wait(name: str, asked_s: float, longest_s: float) -> float:
+    """`asked_s`, from 0 to `longest_s`. InvalidArgument for what is no number: no clock ever reaches it, so nothing would ever end."""
+    if asked_s != asked_s:
+        raise InvalidArgument(f"{name}={asked_s} must be a number of seconds")
+    return min(max(asked_s, 0.0), longest_s)
+
+
+class Waker:
+    """An asyncio event that any thread may set."""
+
+    __slots__ = ("_event", "_loop")
+
+    def __init__(self) -> None:
+        self._loop, self._event = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake(self) -> None:
+        """Ends the current or next wait. Does nothing when the loop is gone."""
+        try:
+            self._loop.call_soon_threadsafe(self._event.set)
+        except RuntimeError:
+            pass
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Whether it was woken in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+
+async def wait_turn(
+    queue: WaitQueue,
+    attempt: Attempt[T],
+    timeout_s: float,
+    why: Callable[[], str],
+    notice: Notice | None = None,
+    notice_s: float = float("inf"),
+    repeat_s: float = float("inf"),
+) -> T:
+    """The first result of `attempt` that is not None; who asked first is served first.
+
+    Args:
+        queue: where to stand in line.
+        attempt: tries, given the place in the line (None before there is one).
+        timeout_s: how long to go on.
+        why: says what stands in the way.
+        notice: is called with the seconds waited so far,
+        notice_s: after so long,
+        repeat_s: and again every so often.
+
+    Raises:
+        NotReady: not in `timeout_s`; the text is that of `why`.
+    """
+    result = await attempt(None)
+    if result is not None:
+        return result
+    started = time.monotonic()
+    deadline, next_notice = started + timeout_s, started + notice_s
+    waker = Waker()
+    ticket = queue.join(waker.wake)
+    try:
+        while True:
+            result = await attempt(ticket)
+            if result is not None:
+                return result
+            now = time.monotonic()
+            if now >= deadline:
+                raise NotReady(f"waited {timeout_s:g} s: {why()}")
+            if now >= next_notice and notice is not None:
+                await notice(now - started)
+                next_notice = now + repeat_s
+            await waker.wait(max(0.0, min(deadline, next_notice) - time.monotonic()))
+    finally:
+        queue.leave(ticket)
+
+
+async def in_thread(pool: ThreadPoolExecutor, call: Callable[[], T], lost: Callable[[Future[T]], None] | None = None) -> T:
+    """The result of `call`, made in a thread of `pool`.
+
+    Should the caller be cancelled meanwhile, `lost` is given the future once it is over: cancelled if the call never began.
+    """
+    future = pool.submit(call)
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        if lost is not None:
+            future.add_done_callback(lost)
+        raise

@@ -1,0 +1,274 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Field(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "offset_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    offset_bytes: int
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., offset_bytes: _Optional[int] = ...) -> None: ...
+
+class Layout(_message.Message):
+    __slots__ = ("fields",)
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    fields: _containers.RepeatedCompositeFieldContainer[Field]
+    def __init__(self, fields: _Optional[_Iterable[_Union[Field, _Mapping]]] = ...) -> None: ...
+
+class Error(_message.Message):
+    __slots__ = ("kind", "message")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    message: str
+    def __init__(self, kind: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class UpdateCounts(_message.Message):
+    __slots__ = ("applied", "gone", "rejected")
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    applied: int
+    gone: int
+    rejected: int
+    def __init__(self, applied: _Optional[int] = ..., gone: _Optional[int] = ..., rejected: _Optional[int] = ...) -> None: ...
+
+class Columns(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class AppendHeader(_message.Message):
+    __slots__ = ("table", "sequence", "actor", "commit", "timeout_s")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    sequence: int
+    actor: int
+    commit: bool
+    timeout_s: float
+    def __init__(self, table: _Optional[str] = ..., sequence: _Optional[int] = ..., actor: _Optional[int] = ..., commit: bool = ..., timeout_s: _Optional[float] = ...) -> None: ...
+
+class AppendRequest(_message.Message):
+    __slots__ = ("header", "layout", "padding", "payload")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    header: AppendHeader
+    layout: Layout
+    padding: bytes
+    payload: bytes
+    def __init__(self, header: _Optional[_Union[AppendHeader, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class AppendReply(_message.Message):
+    __slots__ = ("opened", "ack", "blocked", "durable")
+    class Opened(_message.Message):
+        __slots__ = ("next_step", "durable_step", "instance")
+        NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
+        DURABLE_STEP_FIELD_NUMBER: _ClassVar[int]
+        INSTANCE_FIELD_NUMBER: _ClassVar[int]
+        next_step: int
+        durable_step: int
+        instance: str
+        def __init__(self, next_step: _Optional[int] = ..., durable_step: _Optional[int] = ..., instance: _Optional[str] = ...) -> None: ...
+    class Ack(_message.Message):
+        __slots__ = ("sequence", "applied_rows", "duplicate_rows", "next_step", "durable_step")
+        SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+        APPLIED_ROWS_FIELD_NUMBER: _ClassVar[int]
+        DUPLICATE_ROWS_FIELD_NUMBER: _ClassVar[int]
+        NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
+        DURABLE_STEP_FIELD_NUMBER: _ClassVar[int]
+        sequence: int
+        applied_rows: int
+        duplicate_rows: int
+        next_step: int
+        durable_step: int
+        def __init__(self, sequence: _Optional[int] = ..., applied_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., next_step: _Optional[int] = ..., durable_step: _Optional[int] = ...) -> None: ...
+    class Blocked(_message.Message):
+        __slots__ = ("sequence", "why", "waited_s")
+        SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+        WHY_FIELD_NUMBER: _ClassVar[int]
+        WAITED_S_FIELD_NUMBER: _ClassVar[int]
+        sequence: int
+        why: str
+        waited_s: float
+        def __init__(self, sequence: _Optional[int] = ..., why: _Optional[str] = ..., waited_s: _Optional[float] = ...) -> None: ...
+    class Durable(_message.Message):
+        __slots__ = ("durable_step",)
+        DURABLE_STEP_FIELD_NUMBER: _ClassVar[int]
+        durable_step: int
+        def __init__(self, durable_step: _Optional[int] = ...) -> None: ...
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    ACK_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_FIELD_NUMBER: _ClassVar[int]
+    opened: AppendReply.Opened
+    ack: AppendReply.Ack
+    blocked: AppendReply.Blocked
+    durable: AppendReply.Durable
+    def __init__(self, opened: _Optional[_Union[AppendReply.Opened, _Mapping]] = ..., ack: _Optional[_Union[AppendReply.Ack, _Mapping]] = ..., blocked: _Optional[_Union[AppendReply.Blocked, _Mapping]] = ..., durable: _Optional[_Union[AppendReply.Durable, _Mapping]] = ...) -> None: ...
+
+class SampleHeader(_message.Message):
+    __slots__ = ("request", "seed", "beta", "timeout_s", "update_selector", "notice_s")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    BETA_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_S_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    seed: int
+    beta: float
+    timeout_s: float
+    update_selector: str
+    notice_s: float
+    def __init__(self, request: _Optional[int] = ..., seed: _Optional[int] = ..., beta: _Optional[float] = ..., timeout_s: _Optional[float] = ..., update_selector: _Optional[str] = ..., notice_s: _Optional[float] = ...) -> None: ...
+
+class SampleQuery(_message.Message):
+    __slots__ = ("table", "batch_size", "view_json", "selector_name", "selector_json", "columns")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    VIEW_JSON_FIELD_NUMBER: _ClassVar[int]
+    SELECTOR_NAME_FIELD_NUMBER: _ClassVar[int]
+    SELECTOR_JSON_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    batch_size: int
+    view_json: str
+    selector_name: str
+    selector_json: str
+    columns: Columns
+    def __init__(self, table: _Optional[str] = ..., batch_size: _Optional[int] = ..., view_json: _Optional[str] = ..., selector_name: _Optional[str] = ..., selector_json: _Optional[str] = ..., columns: _Optional[_Union[Columns, _Mapping]] = ...) -> None: ...
+
+class SampleRequest(_message.Message):
+    __slots__ = ("header", "layout", "padding", "payload", "query")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    header: SampleHeader
+    layout: Layout
+    padding: bytes
+    payload: bytes
+    query: SampleQuery
+    def __init__(self, header: _Optional[_Union[SampleHeader, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., query: _Optional[_Union[SampleQuery, _Mapping]] = ...) -> None: ...
+
+class SampleReplyHeader(_message.Message):
+    __slots__ = ("request", "updates", "error", "waiting")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    updates: UpdateCounts
+    error: Error
+    waiting: str
+    def __init__(self, request: _Optional[int] = ..., updates: _Optional[_Union[UpdateCounts, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., waiting: _Optional[str] = ...) -> None: ...
+
+class SampleReply(_message.Message):
+    __slots__ = ("header", "layout", "padding", "payload")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    header: SampleReplyHeader
+    layout: Layout
+    padding: bytes
+    payload: bytes
+    def __init__(self, header: _Optional[_Union[SampleReplyHeader, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class UpdatePrioritiesHeader(_message.Message):
+    __slots__ = ("table", "selector")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    selector: str
+    def __init__(self, table: _Optional[str] = ..., selector: _Optional[str] = ...) -> None: ...
+
+class UpdatePrioritiesRequest(_message.Message):
+    __slots__ = ("header", "layout", "padding", "payload")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    header: UpdatePrioritiesHeader
+    layout: Layout
+    padding: bytes
+    payload: bytes
+    def __init__(self, header: _Optional[_Union[UpdatePrioritiesHeader, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class ReadStepsRequest(_message.Message):
+    __slots__ = ("table", "start", "stop", "columns")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    start: int
+    stop: int
+    columns: Columns
+    def __init__(self, table: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., columns: _Optional[_Union[Columns, _Mapping]] = ...) -> None: ...
+
+class ReadEpisodesRequest(_message.Message):
+    __slots__ = ("table", "start", "stop")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    start: int
+    stop: int
+    def __init__(self, table: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
+
+class RowsHeader(_message.Message):
+    __slots__ = ("rows",)
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    def __init__(self, rows: _Optional[int] = ...) -> None: ...
+
+class Rows(_message.Message):
+    __slots__ = ("header", "layout", "padding", "payload")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    header: RowsHeader
+    layout: Layout
+    padding: bytes
+    payload: bytes
+    def __init__(self, header: _Optional[_Union[RowsHeader, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class ParametersHeader(_message.Message):
+    __slots__ = ("name", "version", "payload_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    payload_bytes: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., payload_bytes: _Optional[int] = ...) -> None: ...
+
+class ParametersPart(_message.Message):
+    __slots__ = ("header", "layout", "padding", "payload")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    header: ParametersHeader
+    layout: Layout
+    padding: bytes
+    payload: bytes
+    def __init__(self, header: _Optional[_Union[ParametersHeader, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ...) -> None: ...

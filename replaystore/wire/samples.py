@@ -1,0 +1,213 @@
+"""Sample requests and replies, and priority updates, to and from messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError, Message
+
+from replaystore.errors import InvalidArgument
+from replaystore.sampling import SampleRequest
+from replaystore.schema.record import from_json, to_json
+from replaystore.schema.selectors import SELECTORS, Uniform
+from replaystore.schema.views import VIEWS, Transition
+from replaystore.v1 import data_pb2 as pb
+from replaystore.wire.errors import error_of
+from replaystore.wire.framing import split
+from replaystore.wire.layout import arrays_of, encode_arrays, take
+
+Array = npt.NDArray[Any]
+
+_MAX_CACHED_BYTES = 1 << 14  # what anybody may send must not fill the memory by way of a cache
+
+
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """Priority updates on their way."""
+
+    step_ids: npt.NDArray[np.int64]
+    """``(n,)``"""
+    priorities: npt.NDArray[np.floating[Any]]
+    """``(n,)`` float32 or float64, raw."""
+    selector: str | None = None
+
+    @classmethod
+    def of(cls, step_ids: Any, priorities: Any, selector: str | None = None) -> Updates:
+        """From anything array-like; InvalidArgument when it cannot be that."""
+        ids, values = np.asarray(step_ids), np.asarray(priorities)
+        if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu") or values.shape != ids.shape or values.dtype.kind not in "fiub":
+            raise InvalidArgument(
+                "step_ids and priorities must be one-dimensional and of one length, ids whole numbers; "
+                f"got {ids.dtype} {ids.shape} and {values.dtype} {values.shape}"
+            )
+        return cls(ids.astype(np.int64), values.astype(np.float32 if values.dtype == np.float32 else np.float64), selector)
+
+    def arrays(self) -> dict[str, Array]:
+        """By the names they have in a payload."""
+        return {"update/step_ids": self.step_ids, "update/priorities": self.priorities}
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingSample:
+    """A SampleRequest message as the server understands it."""
+
+    number: int
+    table: str
+    request: SampleRequest | None
+    """None: only updates."""
+    timeout_s: float
+    notice_s: float
+    updates: Updates | None
+
+
+def parse_message(kind: Any, data: bytes, what: str) -> Any:
+    """`data` as a message of the generated class `kind`, or InvalidArgument."""
+    message: Message = kind()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise InvalidArgument(f"{what}: not a {kind.DESCRIPTOR.name} message ({error})") from None
+    return message
+
+
+def json_of(record: Any) -> str:
+    """A schema record (view, selector, limiter …) as it travels."""
+    return json.dumps(to_json(record), separators=(",", ":"), sort_keys=True)
+
+
+def parse_json(text: str, what: str) -> Any:
+    """The value of a JSON text, or InvalidArgument."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{what}: not JSON ({error})") from None
+
+
+# -- requests
+
+
+def encode_query(table: str, request: SampleRequest | None) -> bytes:
+    """A SampleQuery; the same request gives the same bytes. None asks for no batch."""
+    if request is None:
+        return bytes(pb.SampleQuery(table=table).SerializeToString())
+    query = pb.SampleQuery(table=table, batch_size=request.batch_size, view_json=json_of(request.view))
+    if isinstance(request.selector, str):
+        query.selector_name = request.selector
+    elif request.selector is not None:
+        query.selector_json = json_of(request.selector)
+    if request.columns is not None:
+        query.columns.SetInParent()
+        query.columns.names.extend(request.columns)
+    return bytes(query.SerializeToString())
+
+
+def decode_query(encoded: bytes) -> tuple[str, SampleRequest | None]:
+    """The table and what is asked of it; beta and seed come with each message's header."""
+    return _decode_query_cached(encoded) if len(encoded) <= _MAX_CACHED_BYTES else _decode_query(encoded)
+
+
+def _decode_query(encoded: bytes) -> tuple[str, SampleRequest | None]:
+    query = parse_message(pb.SampleQuery, encoded, "query")
+    if not query.batch_size:
+        return query.table, None
+    view = from_json(parse_json(query.view_json, "view_json"), VIEWS, "view") if query.view_json else Transition()
+    selector: str | Uniform | None = None
+    which = query.WhichOneof("selector")
+    if which == "selector_name":
+        selector = query.selector_name
+    elif which == "selector_json":
+        parsed = from_json(parse_json(query.selector_json, "selector_json"), SELECTORS, "selector")
+        if not isinstance(parsed, Uniform):
+            raise InvalidArgument(f"selector_json: a {type(parsed).__name__} selector needs an index; name one of the table's selectors")
+        selector = parsed
+    columns = tuple(query.columns.names) if query.HasField("columns") else None
+    return query.table, SampleRequest(query.batch_size, view, selector, columns=columns)
+
+
+_decode_query_cached = lru_cache(maxsize=512)(_decode_query)
+
+
+def encode_sample_request(
+    number: int,
+    query: bytes,
+    beta: float,
+    seed: int | None,
+    timeout_s: float,
+    notice_s: float = 0.0,
+    updates: Updates | None = None,
+) -> bytes:
+    """A SampleRequest message."""
+    header = pb.SampleHeader(request=number, beta=beta, timeout_s=timeout_s, notice_s=notice_s, seed=seed)
+    if updates is not None and updates.selector is not None:
+        header.update_selector = updates.selector
+    return encode_arrays(header.SerializeToString(), {} if updates is None else updates.arrays(), query)
+
+
+def decode_sample_request(message: bytes) -> IncomingSample:
+    """Checks and takes apart what a client sent."""
+    parts = split(message)
+    header = parse_message(pb.SampleHeader, parts.header, "header")
+    table, request = decode_query(parts.query)
+    if request is not None:
+        request = replace(request, beta=header.beta, seed=header.seed if header.HasField("seed") else None)
+    updates = None
+    if parts.layout:
+        updates = _updates(arrays_of(parts), header.update_selector if header.HasField("update_selector") else None)
+    return IncomingSample(header.request, table, request, header.timeout_s, header.notice_s, updates)
+
+
+def request_number(message: bytes) -> int:
+    """Only the number of a request, for an error about the rest of it."""
+    return int(parse_message(pb.SampleHeader, split(message).header, "header").request)
+
+
+def _updates(arrays: Mapping[str, Array], selector: str | None) -> Updates:
+    ids = take(arrays, "update/step_ids", "int64")
+    values = take(arrays, "update/priorities", ("float32", "float64"))
+    if len(ids) != len(values):
+        raise InvalidArgument(f"payload: {len(ids)} update/step_ids but {len(values)} update/priorities")
+    return Updates(ids, values, selector)
+
+
+def encode_update(table: str, updates: Updates) -> bytes:
+    """An UpdatePrioritiesRequest message."""
+    header = pb.UpdatePrioritiesHeader(table=table, selector=updates.selector)
+    return encode_arrays(header.SerializeToString(), updates.arrays())
+
+
+def decode_update(message: bytes) -> tuple[str, Updates]:
+    """Table and updates of an UpdatePrioritiesRequest."""
+    parts = split(message)
+    header = parse_message(pb.UpdatePrioritiesHeader, parts.header, "header")
+    return header.table, _updates(arrays_of(parts), header.selector if header.HasField("selector") else None)
+
+
+# -- replies
+
+
+def check_reply_size(size: int, limit_bytes: int, batch_size: int) -> None:
+    """InvalidArgument when a batch of `size` bytes would not fit a message."""
+    if size > limit_bytes:
+        raise InvalidArgument(
+            f"batch_size={batch_size}: the batch would have {size} bytes, a message takes at most {limit_bytes}: "
+            f"ask for at most {max(1, batch_size * limit_bytes // size)} at once, or for fewer columns"
+        )
+
+
+def decode_sample_reply(message: bytes) -> tuple[Any, dict[str, Array]]:
+    """The SampleReplyHeader and the batch's fields (none with an error or without a batch)."""
+    parts = split(message)
+    header = parse_message(pb.SampleReplyHeader, parts.header, "header")
+    return header, arrays_of(parts, writable=True) if parts.layout else {}
+
+
+def raise_reply_error(header: Any) -> None:
+    """Raises what a SampleReplyHeader reports."""
+    if header.HasField("error"):
+        raise error_of(header.error.kind, "INTERNAL", header.error.message)
