@@ -1,0 +1,202 @@
+"""An actor: plays a vector environment with the newest published weights and writes every step. Shares nothing with the learner but the
+server. Knows the public client verbs; nothing of how the weights are learned.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+import replaystore as rs
+from replaystore_agents.dqn import STOP, Spaces
+from replaystore_agents.evaluate import greedy
+from replaystore_agents.hyper import hyper
+from replaystore_agents.networks import QNetwork, from_arrays
+from replaystore_agents.schedules import apex_epsilon, linear
+
+BLOCK_STEPS = 8
+"""Vector steps between flushes. A flush waits for the acknowledgement: an actor runs no further ahead of the rate limiter than this."""
+
+RETRY_S = 1.0
+"""How long one call waits for the rate limiter before the actor looks whether it should stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActorConfig:
+    """How an actor plays."""
+
+    num_envs: int = hyper(4, "Environments played side by side.")
+    seed: int = hyper(0, "Of environments and exploration; the actor's number is mixed in.")
+    epsilon_start: float = hyper(1.0, "Share of random actions at the first step (Mnih et al. 2015).")
+    epsilon_end: float = hyper(0.05, "And after the last annealed step.")
+    epsilon_steps: int = hyper(5_000, "Steps of this actor over which epsilon falls linearly.")
+    apex_actors: int = hyper(0, "With N: a constant epsilon per actor out of N, as in Ape-X (Horgan et al. 2018); 0: the falling one.")
+    pull_every: int = hyper(16, "Vector steps between looks for newer weights.")
+    max_steps: int = hyper(0, "Stops after so many steps; 0 plays until told to stop.")
+    patience_s: float = hyper(120.0, "Gives up when the rate limiter lets nothing through for so long.")
+
+
+@dataclass(frozen=True, slots=True)
+class ActorResult:
+    """What an actor did, and why it ended."""
+
+    steps: int
+    episodes: int
+    policy_version: int
+    ended: str
+    """``"max_steps"``, ``"told to stop"`` (by the learner) or ``"interrupted"``."""
+
+
+def act(
+    api: Any,
+    table: str,
+    env: str,
+    actor: int,
+    config: ActorConfig,
+    *,
+    policy: str = "policy",
+    stopping: Callable[[], bool] = lambda: False,
+    report: Callable[[str], None] = lambda text: None,
+) -> ActorResult:
+    """Plays until `config.max_steps`, until the learner says stop, or until `stopping` is True.
+
+    Args:
+        api: a `replaystore_client.Client`, or an open store.
+        table: its name; waits up to `config.patience_s` for it to be created.
+        env: Gymnasium id.
+        actor: this actor's number, kept with its steps.
+        config: how to play.
+        policy: name of the parameter set.
+        stopping: asked at every vector step.
+        report: called with a line of text when something worth telling happens.
+
+    Raises:
+        NotReady: the rate limiter let nothing through for `patience_s`.
+        StorageError, DeadlineExceeded: the server is gone.
+    """
+    torch.set_num_threads(1)
+    _wait_for_table(api, table, config.patience_s, stopping)
+    envs = gymnasium.make_vec(env, num_envs=config.num_envs)
+    if envs.metadata.get("autoreset_mode") is not gymnasium.vector.AutoresetMode.NEXT_STEP:
+        raise rs.InvalidArgument(
+            f"{env}: the actor plays vector environments with next-step autoreset; RecordExperience records every mode"
+        )
+    space = envs.single_action_space
+    if not isinstance(space, gymnasium.spaces.Discrete):
+        raise rs.InvalidArgument(f"{env}: DQN needs a Discrete action space, got {space}")
+    spaces = Spaces(envs.single_observation_space.shape or (), int(space.n), int(space.start))
+    mind = _Mind(api, policy, spaces, np.random.default_rng([config.seed, actor]))
+    writer = api.writer(table, streams=config.num_envs, actor=actor, block_rows=BLOCK_STEPS * config.num_envs, timeout_s=RETRY_S)
+    steps = episodes = 0
+    ended = "interrupted"
+    try:
+        observations, _ = envs.reset(seed=int(np.random.SeedSequence([config.seed, actor]).generate_state(1)[0]))
+        for stream in range(config.num_envs):
+            writer.reset(observations[stream], stream=stream)
+        over = np.zeros(config.num_envs, bool)
+        for count in range(1 << 62):
+            if count % config.pull_every == 0:
+                mind.pull()
+                writer.policy_version = mind.version
+            if mind.told_to_stop or stopping():
+                ended = "told to stop" if mind.told_to_stop else "interrupted"
+                break
+            if 0 < config.max_steps <= steps:
+                ended = "max_steps"
+                break
+            epsilon = (
+                apex_epsilon(actor, config.apex_actors)
+                if config.apex_actors
+                else linear(config.epsilon_start, config.epsilon_end, config.epsilon_steps, steps)
+            )
+            actions = mind.choose(observations, epsilon)
+            observations, rewards, terminated, truncated, _ = envs.step(actions)
+            # After an episode's end the environment ignores one action and resets: that row is a first observation, not a step.
+            writer.append_batch(actions, rewards, terminated, truncated, observations, reset_mask=over)
+            steps += int((~over).sum())
+            over = terminated | truncated
+            episodes += int(over.sum())
+            if (count + 1) % BLOCK_STEPS == 0:
+                _flush(writer, config.patience_s, lambda: mind.hears_stop() or stopping(), report)
+    finally:
+        envs.close()
+        try:
+            writer.close(timeout_s=RETRY_S)
+        except rs.ReplayStoreError as error:
+            report(f"the last few steps were not taken: {error}")
+    return ActorResult(steps, episodes, mind.version, ended)
+
+
+class _Mind:
+    """The policy as the actor has it: newest weights, their version, and exploration."""
+
+    def __init__(self, api: Any, policy: str, spaces: Spaces, rng: np.random.Generator) -> None:
+        self._api, self._policy, self._spaces, self._rng = api, policy, spaces, rng
+        self._network: QNetwork | None = None
+        self.version = -1
+        self.told_to_stop = False
+        found = api.fetch_parameters(policy, newer_than=0)
+        if found is not None and STOP in found[0]:
+            self._seen = found[1]  # an earlier run's farewell is not meant for this actor
+        else:
+            self._seen = 0
+
+    def pull(self) -> None:
+        """Takes newer weights if there are any."""
+        found = self._api.fetch_parameters(self._policy, newer_than=self._seen)
+        if found is None:
+            return
+        arrays, self._seen = found
+        if STOP in arrays:
+            self.told_to_stop = True
+            return
+        if self._network is None:
+            widths = [array.shape[0] for name, array in arrays.items() if name.endswith("weight")]
+            self._network = QNetwork(self._spaces.observation_shape, self._spaces.actions, widths[:-1])
+        from_arrays(self._network, arrays)
+        self.version = self._seen
+
+    def hears_stop(self) -> bool:
+        """Looks for news, for an actor that is kept waiting."""
+        self.pull()
+        return self.told_to_stop
+
+    def choose(self, observations: Any, epsilon: float) -> Any:
+        """Epsilon-greedy actions ``(environments,)``; random ones until there are weights."""
+        first, count = self._spaces.first_action, len(observations)
+        random = self._rng.integers(first, first + self._spaces.actions, count)
+        if self._network is None:
+            return random
+        best = greedy(self._network, torch.device("cpu"), first)(observations)
+        return np.where(self._rng.random(count) < epsilon, random, best)
+
+
+def _flush(writer: Any, patience_s: float, stopping: Callable[[], bool], report: Callable[[str], None]) -> None:
+    """Waits until the table has taken the steps; the rate limiter may hold them back for as long as the learner needs."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            writer.flush(timeout_s=RETRY_S)
+            return
+        except (rs.NotReady, rs.DeadlineExceeded) as blocked:
+            if stopping():
+                return
+            report(f"waiting: {blocked}")
+            if time.monotonic() > deadline:
+                raise
+
+
+def _wait_for_table(api: Any, table: str, patience_s: float, stopping: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + patience_s
+    while table not in api.tables():
+        if stopping():
+            return
+        if time.monotonic() > deadline:
+            raise rs.NotFound(f"table {table!r} did not appear within {patience_s} s: start `replaystore-agents train`, which creates it")
+        time.sleep(0.2)

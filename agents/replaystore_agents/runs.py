@@ -1,0 +1,58 @@
+"""Run folders: what a training leaves behind. config.json, metrics.jsonl (one line per evaluation), result.json, checkpoints.
+
+Knows files only; what stands in them is the algorithms' business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+
+class RunFolder:
+    """One training's folder. Checkpoints are replaced by a rename, so a kill leaves the last whole one."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def begin(cls, path: str | Path, config: dict[str, Any]) -> Self:
+        """Starts a run: notes its configuration and forgets the figures of an earlier run in the same folder."""
+        run = cls(path)
+        (run.path / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        for leftover in ("metrics.jsonl", "result.json", "best.pt", "last.pt"):
+            (run.path / leftover).unlink(missing_ok=True)
+        return run
+
+    def log(self, **figures: Any) -> None:
+        """Appends one line of metrics."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(figures) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of metrics."""
+        file = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def save(self, name: str, state: dict[str, Any]) -> Path:
+        """Writes the checkpoint ``NAME.pt``."""
+        target = self.path / f"{name}.pt"
+        hidden = self.path / f".{name}.pt.new"
+        torch.save(state, hidden)
+        os.replace(hidden, target)
+        return target
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes result.json."""
+        (self.path / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint: tensors and plain values only, nothing in it is executed."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state

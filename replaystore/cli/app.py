@@ -1,0 +1,140 @@
+"""The commands of ``replaystore`` and their options; what they do is in the modules beside this one."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import replaystore as rs
+from replaystore.cli import checking, inspect, snapshots, text
+from replaystore.cli.target import open_target
+
+app = typer.Typer(
+    help="A persistent, on-disk experience-replay store for reinforcement learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # help that looks the same on every terminal, and in docs/CLI.md
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Where = Annotated[str, typer.Argument(metavar="WHERE", help="A store's folder (also while it is served), HOST:PORT or unix:PATH.")]
+Table = Annotated[str, typer.Argument(metavar="TABLE", help="The table's name.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on one line, for programs.")]
+Newest = Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, max=100_000, help="How many, the newest ones.")]
+
+
+class Durability(StrEnum):
+    """When an insert is acknowledged."""
+
+    interval = "interval"
+    fsync = "fsync"
+
+
+@app.command()
+def serve(
+    path: Annotated[Path, typer.Option(metavar="DIR", help="The store's folder; made when there is none.")],
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Port 0 takes a free one; empty for a unix socket only.")] = (
+        "127.0.0.1:7777"
+    ),
+    unix: Annotated[str | None, typer.Option(metavar="PATH", help="A unix socket to listen on as well.")] = None,
+    durability: Annotated[
+        Durability, typer.Option(help="Acknowledge an insert when the kernel has it (survives kill -9), or when the disk has it.")
+    ] = Durability.interval,
+    commit_interval_ms: Annotated[
+        float, typer.Option(metavar="MS", min=1, max=60_000, help="Milliseconds between group commits to the disk.")
+    ] = 200,
+    snapshots_folder: Annotated[
+        Path | None, typer.Option("--snapshots", metavar="DIR", help="Let clients have snapshots made, each in a folder of its own in DIR.")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow addresses that other machines can reach.")] = False,
+    json_ready: Annotated[bool, typer.Option("--json-ready", help="When ready, print one line of JSON instead of text.")] = False,
+) -> None:
+    """Serve a store over gRPC until SIGTERM or Ctrl-C."""
+    from replaystore.cli import serving
+    from replaystore.server.options import ServerOptions
+    from replaystore.server.run import serve as until_signal
+
+    serving.log_to_stderr()
+    running = until_signal(
+        path,
+        listen or None,
+        unix,
+        durability=durability.value,
+        commit_interval_s=commit_interval_ms / 1000,
+        options=ServerOptions(insecure=insecure, snapshots=snapshots_folder),
+        on_ready=lambda info: serving.say_ready(info, as_json=json_ready),
+        on_stopping=lambda signal: text.note(f"{signal}: finishing calls, closing the store"),
+        progress=serving.Progress(),
+    )
+    asyncio.run(running)
+    text.note("stopped; everything acknowledged is on disk")
+
+
+@app.command()
+def demo(
+    path: Annotated[Path, typer.Option(metavar="DIR", help="Where the demo's store goes; its report goes beside it.")] = Path("data"),
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of environments and networks.")] = 0,
+) -> None:
+    """The whole story in a few minutes: serve, act, learn, stop, learn again offline from what was saved."""
+    from replaystore_agents.demo import run_demo
+
+    raise typer.Exit(run_demo(path, seed=seed))
+
+
+@app.command()
+def ls(where: Where, json: Json = False) -> None:
+    """List the tables: steps, episodes, bytes, time span."""
+    with open_target(where) as api:
+        inspect.ls(api, as_json=json)
+
+
+@app.command()
+def info(where: Where, table: Table, json: Json = False) -> None:
+    """Say what a table is and how it stands: columns, configuration, counters, returns."""
+    with open_target(where) as api:
+        inspect.info(api, table, as_json=json)
+
+
+@app.command()
+def head(
+    where: Where,
+    table: Table,
+    number: Newest = 10,
+    columns: Annotated[list[str] | None, typer.Option("-c", "--column", metavar="NAME", help="Only this column; may be repeated.")] = None,
+    json: Json = False,
+) -> None:
+    """Show the newest steps."""
+    with open_target(where) as api:
+        inspect.head(api, table, number, columns, as_json=json)
+
+
+@app.command()
+def episodes(where: Where, table: Table, number: Newest = 20, json: Json = False) -> None:
+    """Show the newest finished episodes: length, return, how they ended, when, who."""
+    with open_target(where) as api:
+        inspect.episodes(api, table, number, as_json=json)
+
+
+app.command()(snapshots.snapshot)
+app.command()(snapshots.fork)
+app.command()(checking.verify)
+app.command()(checking.repair)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"replaystore {rs.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """A persistent, on-disk experience-replay store for reinforcement learning."""

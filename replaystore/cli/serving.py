@@ -1,0 +1,60 @@
+"""What ``replaystore serve`` says: recovery while it lasts, the block when it is ready, the server's log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+import replaystore as rs
+from replaystore.cli import text
+from replaystore.server.run import ReadyInfo
+
+PROGRESS_EVERY_S = 1.0
+
+
+def log_to_stderr() -> None:
+    """Warnings and errors of the server, with time and origin."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+class Progress:
+    """Says, now and then, how far the recovery after a crash is."""
+
+    def __init__(self) -> None:
+        self._next_s = time.monotonic() + PROGRESS_EVERY_S
+
+    def __call__(self, table: str, checked: int, total: int) -> None:
+        """Told for every batch checked; called from another thread."""
+        if time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + PROGRESS_EVERY_S
+            text.note(f"recovering {table}: checked {text.count(checked)} of {text.count(total)} rows")
+
+
+def say_ready(info: ReadyInfo, *, as_json: bool) -> None:
+    """The ready block, or one line of JSON: ``listen`` is what ``Client(...)`` takes."""
+    address = info.addresses[0]
+    if as_json:
+        ready = {
+            "listen": address,
+            "addresses": list(info.addresses),
+            "data": str(info.path),
+            "tables": list(info.tables),
+            "steps_recovered": info.steps_recovered,
+            "seconds": round(info.seconds, 3),
+            "instance": info.instance,
+            "version": rs.__version__,
+        }
+        text.say_json(ready)
+    else:
+        tables = ", ".join(info.tables) if info.tables else "none yet"
+        text.say(f"replaystore {rs.__version__} is ready")
+        text.say(f"  listening on  {', '.join(info.addresses)}")
+        text.say(f"  data          {info.path}")
+        text.say(f"  tables        {tables}")
+        text.say(f"  recovered     {text.count(info.steps_recovered)} steps in {text.duration(info.seconds)}")
+        text.say()
+        text.say("  from replaystore_client import Client")
+        text.say(f'  client = Client("{address}")')
+        text.say()
+    sys.stdout.flush()
