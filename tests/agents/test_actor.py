@@ -1,0 +1,104 @@
+"""The actor on an embedded store: what it writes, and when it stops."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+import replaystore as rs
+from replaystore_agents.actor import ActorConfig, act
+from replaystore_agents.dqn import STOP, Spaces
+from replaystore_agents.networks import QNetwork, to_arrays
+
+ENV = "CartPole-v1"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    env = gymnasium.make(ENV)
+    with rs.open(tmp_path / "data") as opened:
+        opened.create_table("t", rs.TableConfig(columns=rs.columns_from_env(env)))
+        env.close()
+        yield opened
+
+
+def test_it_writes_every_step_and_no_reset(store: Any) -> None:
+    result = act(store, "t", ENV, 7, ActorConfig(num_envs=3, max_steps=200, epsilon_end=1.0))
+    stats = store.stats("t")
+    assert result.ended == "max_steps"
+    assert 200 <= result.steps == stats.inserted_steps
+    assert result.episodes > 3
+    rows = store.read_steps("t", 0, stats.next_step)
+    steps = rows["meta/kind"] == 0
+    assert (rows["reward"][steps] == 1).all()  # the vector environment gives 0 when it resets
+    assert set(rows["meta/actor"].tolist()) == {7}
+    assert set(rows["meta/policy_version"].tolist()) == {-1}
+    ends = store.episodes("t")
+    assert (ends["return"] == ends["length"]).all()
+    # each stored step leads where CartPole's own equations lead
+    following = {int(p): i for i, p in enumerate(rows["meta/previous"]) if p >= 0}
+    some = [i for i in np.flatnonzero(steps) if int(rows["step_id"][i]) in following][:50]
+    env: Any = gymnasium.make(ENV).unwrapped
+    env.reset(seed=0)
+    for i in some:
+        env.state = tuple(rows["observation"][i].astype(np.float64))
+        env.steps_beyond_terminated = None
+        after = env.step(int(rows["action"][i]))[0]
+        assert rows["observation"][following[int(rows["step_id"][i])]] == pytest.approx(after, abs=1e-4)
+    assert len(some) == 50
+    env.close()
+
+
+def test_steps_carry_the_version_of_the_weights_that_chose_them(store: Any) -> None:
+    weights = to_arrays(QNetwork((4,), 2, (16,)))
+    for _ in range(3):
+        version = store.publish_parameters("policy", weights)
+    result = act(store, "t", ENV, 0, ActorConfig(num_envs=2, max_steps=300, pull_every=4))
+    versions = store.read_steps("t", 0, store.stats("t").next_step, columns=["meta/policy_version"])["meta/policy_version"]
+    assert result.policy_version == version == 3
+    assert set(versions.tolist()) == {3}
+
+
+def test_a_stop_ends_it_but_not_one_from_before_its_time(store: Any) -> None:
+    weights = {**to_arrays(QNetwork(Spaces((4,), 2).observation_shape, 2, (16,))), STOP: np.ones(1, np.uint8)}
+    store.publish_parameters("policy", weights)
+    assert act(store, "t", ENV, 0, ActorConfig(num_envs=2, max_steps=100)).ended == "max_steps"
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(act(store, "t", ENV, 0, ActorConfig(num_envs=2))))
+    thread.start()
+    while store.stats("t").inserted_steps < 300:
+        thread.join(0.01)
+        assert thread.is_alive()
+    store.publish_parameters("policy", weights)
+    thread.join(20)
+    assert results[0].ended == "told to stop"
+
+
+def test_a_blocked_actor_says_why_and_gives_up_in_the_end(store: Any) -> None:
+    limiter = rs.SampleToInsertRatio(samples_per_insert=1.0, min_size_to_sample=10, error_buffer=50)
+    store.alter_table("t", rate_limiter=limiter)
+    heard: list[str] = []
+    with pytest.raises(rs.NotReady, match="holds inserts back"):
+        act(store, "t", ENV, 0, ActorConfig(num_envs=2, patience_s=0.5), report=heard.append)
+    assert any("learners must sample" in text for text in heard)
+
+
+def test_an_interrupt_closes_the_open_episodes(store: Any) -> None:
+    asked = iter([False] * 5 + [True] * 100)
+    result = act(store, "t", ENV, 0, ActorConfig(num_envs=2), stopping=lambda: next(asked))
+    assert result.ended == "interrupted"
+    assert store.stats("t").open_episodes == 0
+    assert store.stats("t").inserted_steps == result.steps == 10
+
+
+def test_without_a_table_it_says_who_makes_it(tmp_path: Path) -> None:
+    with rs.open(tmp_path / "other") as empty, pytest.raises(rs.NotFound, match="replaystore-agents train"):
+        act(empty, "t", ENV, 0, ActorConfig(patience_s=0.1))
+
+
+def test_continuous_actions_are_refused(store: Any) -> None:
+    with pytest.raises(rs.InvalidArgument, match="Discrete"):
+        act(store, "t", "Pendulum-v1", 0, ActorConfig())

@@ -1,0 +1,113 @@
+"""The learner object: gradient, target networks, exact continuation."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import replaystore as rs
+from replaystore_agents.dqn import DoubleDQN, DQNConfig, Spaces, spaces_of
+from replaystore_agents.networks import QNetwork, from_arrays, to_arrays
+
+SPACES = Spaces((4,), 2)
+
+
+def batch(seed: int, size: int = 32, first_action: int = 0) -> rs.Batch:
+    rng = np.random.default_rng(seed)
+    return rs.Batch(
+        {
+            "data/observation": rng.normal(size=(size, 4)).astype(np.float32),
+            "next/observation": rng.normal(size=(size, 4)).astype(np.float32),
+            "data/action": rng.integers(first_action, first_action + 2, size),
+            "data/reward": rng.normal(size=size).astype(np.float32),
+            "info/discount": np.full(size, 0.97, np.float32),
+            "info/weights": rng.random(size).astype(np.float32),
+            "info/step_ids": np.arange(size),
+        }
+    )
+
+
+def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("changes", [{}, {"target_every": 7}])
+def test_a_restored_learner_goes_on_bit_by_bit(tmp_path: Any, changes: dict[str, Any]) -> None:
+    config = DQNConfig(seed=5, device="cpu", **changes)
+    straight = DoubleDQN(SPACES, config)
+    for i in range(10):
+        straight.update(batch(i))
+    torch.save(straight.state(), tmp_path / "half.pt")
+    noise = torch.rand(3)  # drawn after the checkpoint: the continuation must draw the same
+    errors = [straight.update(batch(i))[0] for i in range(10, 20)]
+
+    resumed = DoubleDQN(SPACES, DQNConfig(seed=6, device="cpu", **changes))
+    resumed.restore(torch.load(tmp_path / "half.pt", weights_only=True))
+    assert torch.equal(torch.rand(3), noise)
+    again = [resumed.update(batch(i))[0] for i in range(10, 20)]
+    assert np.array_equal(errors, again)
+    assert equal(straight.online.state_dict(), resumed.online.state_dict())
+    assert equal(straight.target.state_dict(), resumed.target.state_dict())
+
+
+def test_a_checkpoint_of_another_network_is_refused() -> None:
+    state = DoubleDQN(SPACES, DQNConfig(device="cpu")).state()
+    with pytest.raises(rs.InvalidArgument, match="another network"):
+        DoubleDQN(SPACES, DQNConfig(device="cpu", hidden=(64,))).restore(state)
+
+
+def test_errors_are_distances_to_the_target_before_the_step() -> None:
+    agent, data = DoubleDQN(SPACES, DQNConfig(device="cpu")), batch(1)
+    with torch.no_grad():
+        values = agent.online(torch.from_numpy(data.observation)).numpy()[np.arange(32), data.action]
+        following = agent.online(torch.from_numpy(data.next_observation)).numpy().max(1)  # both networks are equal before the first step
+    errors, figures = agent.update(data)
+    assert errors == pytest.approx(np.abs(data.reward + data.discount * following - values), abs=1e-5)
+    assert figures()["td_error"] == pytest.approx(errors.mean())
+
+
+def test_weights_scale_what_an_item_teaches() -> None:
+    data = batch(2)
+    data["weights"][:] = 0
+    agent = DoubleDQN(SPACES, DQNConfig(device="cpu"))
+    before = to_arrays(agent.online)
+    agent.update(data)
+    assert all(np.array_equal(before[name], array) for name, array in to_arrays(agent.online).items())
+    agent.update(data, weighted=False)
+    assert any(not np.array_equal(before[name], array) for name, array in to_arrays(agent.online).items())
+
+
+def test_actions_may_begin_above_zero() -> None:
+    plain, shifted = DoubleDQN(SPACES, DQNConfig(device="cpu")), DoubleDQN(Spaces((4,), 2, 5), DQNConfig(device="cpu"))
+    assert np.array_equal(plain.update(batch(3))[0], shifted.update(batch(3, first_action=5))[0])
+
+
+def test_hard_targets_are_copied_when_due() -> None:
+    agent = DoubleDQN(SPACES, DQNConfig(device="cpu", target_every=3))
+    start = {name: tensor.clone() for name, tensor in agent.target.state_dict().items()}
+    for i in range(2):
+        agent.update(batch(i))
+    assert equal(agent.target.state_dict(), start)
+    agent.update(batch(2))
+    assert equal(agent.target.state_dict(), agent.online.state_dict())
+
+
+def test_soft_targets_move_by_tau() -> None:
+    agent = DoubleDQN(SPACES, DQNConfig(device="cpu", tau=0.25))
+    start = {name: tensor.clone() for name, tensor in agent.target.state_dict().items()}
+    agent.update(batch(0))
+    for name, tensor in agent.target.state_dict().items():
+        assert torch.allclose(tensor, start[name] + 0.25 * (agent.online.state_dict()[name] - start[name]), atol=1e-7)
+
+
+def test_parameters_travel_as_arrays() -> None:
+    one, other = QNetwork((4,), 2, (8,)), QNetwork((4,), 2, (8,))
+    from_arrays(other, {**to_arrays(one), "control.stop": np.zeros(1, np.float32)})
+    assert equal(one.state_dict(), other.state_dict())
+
+
+def test_a_table_that_dqn_cannot_use_is_refused() -> None:
+    table = rs.TableConfig(columns={"observation": rs.Column((3,)), "action": rs.Column((1,), "float32", {"kind": "Box"})})
+    with pytest.raises(rs.InvalidArgument, match="Discrete"):
+        spaces_of(table)

@@ -1,0 +1,57 @@
+"""Evaluation counts whole episodes, one per environment."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from replaystore_agents.evaluate import evaluate, greedy
+
+SEED = 20
+
+
+class SeedLong(gymnasium.Env[Any, Any]):
+    """Lasts as many steps as its seed says; the reward is the action."""
+
+    observation_space = gymnasium.spaces.Box(0, 100, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2, start=3)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.length = 1 if seed is None else seed - SEED + 1
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        over = self.t >= self.length
+        return np.full(1, self.t, np.float32), float(action), over and self.length % 2 == 0, over and self.length % 2 == 1, {}
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Any:
+    gymnasium.register("SeedLong-v0", SeedLong, disable_env_checker=True)
+    yield
+    del gymnasium.registry["SeedLong-v0"]
+
+
+class Prefers(nn.Module):
+    """Values the second action more once an episode has lasted three steps."""
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.full_like(observation, 2.5), observation], 1)
+
+
+def test_each_environment_plays_one_whole_episode() -> None:
+    policy = greedy(Prefers(), torch.device("cpu"), first_action=3)
+    returns = evaluate(policy, "SeedLong-v0", 6, seed=SEED)
+    # actions 3, 3, 3 for observations 0, 1, 2, and 4 from then on
+    assert returns.tolist() == [3, 6, 9, 13, 17, 21]
+
+
+def test_endless_episodes_are_cut() -> None:
+    policy = greedy(Prefers(), torch.device("cpu"), first_action=3)
+    assert evaluate(policy, "SeedLong-v0", 2, seed=SEED + 50, max_steps=4).tolist() == [13, 13]

@@ -1,0 +1,19 @@
+import pytest
+
+from replaystore_agents.schedules import apex_epsilon, linear
+
+
+@pytest.mark.parametrize(("step", "expected"), [(-5, 1.0), (0, 1.0), (50, 0.55), (100, 0.1), (10**9, 0.1)])
+def test_linear_falls_from_start_to_end_and_stays(step: int, expected: float) -> None:
+    assert linear(1.0, 0.1, 100, step) == pytest.approx(expected)
+
+
+def test_linear_without_duration_is_at_its_end() -> None:
+    assert linear(1.0, 0.1, 0, 0) == 0.1
+
+
+def test_apex_epsilons_are_those_of_the_paper() -> None:
+    # Horgan et al. 2018: epsilon = 0.4, alpha = 7
+    assert [apex_epsilon(i, 3) for i in range(3)] == pytest.approx([0.4, 0.4**4.5, 0.4**8])
+    assert apex_epsilon(0, 1) == 0.4
+    assert apex_epsilon(9, 3) == apex_epsilon(2, 3)

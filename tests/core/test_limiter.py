@@ -1,0 +1,135 @@
+"""Rate limiters: the rule itself, that nobody waits for ever, and what is said to those who wait."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from replaystore.core.limiter import Limiter
+from replaystore.errors import InvalidArgument
+from replaystore.schema.limiters import MinSize, SampleToInsertRatio
+
+
+def test_min_size_holds_samples_back_and_never_inserts() -> None:
+    limiter = Limiter(MinSize(10))
+    assert not limiter.may_sample(9, 0, 9, 1)
+    assert limiter.may_sample(10, 0, 10, 10**6)
+    assert limiter.may_sample(10, 10**9, 10, 1)
+    assert limiter.may_insert(10**9, 0, 10**9)
+    assert not limiter.may_sample(100, 0, 9, 1), "the steps kept count, not those ever inserted"
+    limiter.check_sample(1 << 20)
+
+
+def test_ratio_keeps_the_cursor_between_its_bounds() -> None:
+    limiter = Limiter(SampleToInsertRatio(2.0, min_size_to_sample=10, error_buffer=6.0))  # bounds 14 to 26
+    assert limiter.may_insert(9, 0, 9)
+    assert not limiter.may_sample(9, 0, 9, 1)
+    assert limiter.may_sample(10, 0, 10, 6)  # 20 - 6 = 14
+    assert not limiter.may_sample(10, 0, 10, 7)
+    assert limiter.may_insert(12, 0, 12)  # 26 after it
+    assert not limiter.may_insert(13, 0, 13)
+    assert limiter.may_insert(13, 2, 13)
+
+
+def test_inserts_pass_below_the_minimum_size_however_much_was_inserted() -> None:
+    limiter = Limiter(SampleToInsertRatio(1.0, min_size_to_sample=10, error_buffer=5.0))
+    assert not limiter.may_insert(1000, 0, 10)
+    assert limiter.may_insert(1000, 0, 9)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    ratio=st.one_of(st.integers(1, 20).map(float), st.floats(0.01, 20), st.integers(1, 100).map(lambda part: part / 16)),
+    least=st.integers(1, 30),
+    buffer=st.one_of(st.integers(1, 60).map(float), st.floats(0.5, 60)),
+    n=st.integers(1, 60),
+    seed=st.integers(0, 2**32),
+)
+def test_whoever_wants_to_go_first_somebody_always_may(ratio: float, least: int, buffer: float, n: int, seed: int) -> None:
+    """What check_sample lets through never waits for ever, and the cursor never leaves its bounds (blocks of one step)."""
+    assume(2 * buffer >= max(1.0, ratio))
+    limiter = Limiter(SampleToInsertRatio(ratio, least, buffer))
+    try:
+        limiter.check_sample(n)
+    except InvalidArgument:
+        assume(False)
+    inserted = sampled = 0
+    for wants_insert in np.random.default_rng(seed).random(200) < 0.5:
+        may_insert, may_sample = limiter.may_insert(inserted, sampled, inserted), limiter.may_sample(inserted, sampled, inserted, n)
+        assert may_insert or may_sample
+        if may_insert and (wants_insert or not may_sample):
+            inserted += 1
+        else:
+            sampled += n
+        if inserted >= least:
+            start = ratio * least
+            assert start - buffer - 1e-6 <= inserted * ratio - sampled <= start + buffer + 1e-6
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    sixteenths=st.one_of(st.integers(1, 12).map(lambda whole: 16 * whole), st.integers(1, 100)),
+    buffer=st.one_of(st.integers(1, 20).map(float), st.integers(8, 300).map(lambda part: part / 16)),
+    n=st.integers(1, 40),
+)
+def test_check_sample_refuses_exactly_the_batches_that_get_stuck(sixteenths: int, buffer: float, n: int) -> None:
+    ratio = sixteenths / 16
+    assume(2 * buffer >= max(1.0, ratio))
+    limiter = Limiter(SampleToInsertRatio(ratio, 100, buffer))
+    inserted, sampled, seen = 100, 0, set()
+    while (cursor := inserted * ratio - sampled) not in seen:
+        seen.add(cursor)
+        if limiter.may_insert(inserted, sampled, 100):
+            inserted += 1
+        elif limiter.may_sample(inserted, sampled, 100, n):
+            sampled += n
+        else:
+            with pytest.raises(InvalidArgument, match=f"batch_size={n} would wait for ever .* error_buffer of at least"):
+                limiter.check_sample(n)
+            return
+    limiter.check_sample(n)
+
+
+def test_the_error_says_which_batches_and_which_buffer_would_do() -> None:
+    limiter = Limiter(SampleToInsertRatio(2.0, 10, 50.0))
+    limiter.check_sample(98)
+    with pytest.raises(InvalidArgument, match=r"batches of at most 98, or alter_table with an error_buffer of at least 52$"):
+        limiter.check_sample(101)
+    Limiter(SampleToInsertRatio(2.0, 10, 52.0)).check_sample(101)
+
+
+def test_waiting_samples_learn_how_many_steps_are_missing() -> None:
+    limiter = Limiter(SampleToInsertRatio(2.0, 10, 6.0))
+    assert limiter.explain(4, 0, 4, action="sample") == (
+        "SampleToInsertRatio holds sampling back: 4 of min_size_to_sample=10 steps are there; actors must insert 6 more"
+    )
+    text = limiter.explain(10, 4, 10, action="sample", n=5)  # cursor 16, 3 too few
+    assert "cursor 16" in text
+    assert "bounds 14 to 26" in text
+    assert text.endswith("5 more items would go below: actors must insert 2 more steps")
+    assert limiter.may_sample(12, 4, 12, 5)
+    assert not limiter.may_sample(11, 4, 11, 5)
+
+
+def test_waiting_inserts_learn_how_many_samples_are_missing() -> None:
+    limiter = Limiter(SampleToInsertRatio(2.0, 10, 6.0))
+    text = limiter.explain(13, 1, 13, action="insert")
+    assert text.startswith(
+        "SampleToInsertRatio holds inserts back: cursor 25 (= 13 steps inserted * samples_per_insert=2 - 1 items sampled)"
+    )
+    assert text.endswith("learners must sample 1 more items")
+    assert limiter.may_insert(13, 2, 13)
+
+
+@pytest.mark.parametrize("config", [MinSize(3), SampleToInsertRatio(1.0, 3, 10.0)])
+@pytest.mark.parametrize("action", ["insert", "sample"])
+def test_who_need_not_wait_is_told_so(config: MinSize | SampleToInsertRatio, action: str) -> None:
+    assert f"lets this {action} through" in Limiter(config).explain(5, 2, 5, action=action)
+    assert "lets this insert through" in Limiter(config).explain(2, 0, 2, action="insert")
+
+
+def test_an_unknown_action_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="action='peek'"):
+        Limiter(MinSize(1)).explain(0, 0, 0, action="peek")

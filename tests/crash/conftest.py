@@ -1,0 +1,46 @@
+"""Room for images of disks, and small limits so that a short life sees everything that a long one does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replaystore.storage import calls
+
+
+@pytest.fixture
+def fast_folder() -> Iterator[Path]:
+    """A folder in memory where there is one: thousands of images are made and opened there."""
+    memory = Path("/dev/shm")
+    made = Path(tempfile.mkdtemp(prefix="replaystore-test-", dir=memory if os.access(memory, os.W_OK) else None))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Says a line on the terminal: how much was tried."""
+    plugins = request.config.pluginmanager
+    terminal: Any = plugins.get_plugin("terminalreporter")
+    capture: Any = plugins.get_plugin("capturemanager")
+
+    def say(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            terminal.write_line(f" {line}")
+
+    return say
+
+
+@pytest.fixture(autouse=True)
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The journal is rotated all the time, lengths are published when a test says so; whatever it hooks in is taken out again."""
+    monkeypatch.setattr("replaystore.storage.journal.ROTATE_BYTES", 700)
+    monkeypatch.setattr("replaystore.engine.committing.PUBLISH_INTERVAL_S", 3600.0)
+    yield
+    calls.hook = None

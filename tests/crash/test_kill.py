@@ -1,0 +1,87 @@
+"""kill -9 in the middle of writing, sampling and evicting: every acknowledged step is there, right and in order."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import replaystore as rs
+from replaystore.engine.invariants import Leaves, RowChecker, check_episodes
+from replaystore.engine.verify import verify
+from replaystore.store import Store
+
+WRITER = """
+import sys
+import numpy as np
+import replaystore as rs
+
+store = rs.open(sys.argv[1], commit_interval_s=0.01)
+columns = {"observation": rs.Column((5,), "float32"), "action": rs.Column((), "int64")}
+store.create_table("t", rs.TableConfig(columns, selector=rs.Prioritized(), retention=rs.Retention(20_000)), exist_ok=True)
+streams = 4
+writer = store.writer("t", streams=streams, block_rows=64, actor=int(sys.argv[2]))
+clock = np.zeros(streams, np.int64)
+first = np.ones(streams, bool)
+rng = np.random.default_rng(int(sys.argv[2]))
+while True:
+    for _ in range(50):
+        ends = (rng.random(streams) < 0.02) & ~first
+        following = np.where(first, 0, clock + 1)
+        observations = np.repeat(following[:, None], 5, 1).astype("float32")
+        writer.append_batch(10 * clock, clock.astype("float32"), ends, np.zeros(streams, bool), observations, reset_mask=first)
+        clock, first = following, ends
+    writer.flush()
+    print(store.table("t").next_step, flush=True)
+    if store.stats("t").anchors > 100:
+        batch = store.sample("t", 64)
+        store.update_priorities("t", batch.step_ids, rng.random(64))
+"""
+
+
+LEAVES = [Leaves("replay/priority", zero_allowed=False)]
+
+
+def check(store: Store, acknowledged: int) -> None:
+    stats = store.stats("t")
+    assert stats.next_step >= acknowledged
+    rows = store.read_steps("t", stats.first_step, stats.next_step, None)
+    rows |= store.read_steps("t", stats.first_step, stats.next_step, ["replay/successor", "replay/times_sampled", "replay/priority"])
+    position, kind = rows["meta/step_in_episode"], rows["meta/kind"]
+    np.testing.assert_array_equal(rows["observation"], np.repeat(position[:, None], 5, 1))
+    np.testing.assert_array_equal(rows["action"], np.where(kind == 0, 10 * position, 0))
+    checker = RowChecker(stats.first_step, LEAVES)
+    found = checker.feed({"steps/reward": rows["reward"], "steps/terminated": rows["terminated"], **rows})
+    episodes = store.episodes("t")
+    assert found + checker.finish() + check_episodes(episodes, checker) == []
+    assert (stats.anchors, stats.steps) == (checker.anchors, checker.next - checker.first)
+    assert stats.total_priority["default"] == pytest.approx(rows["replay/priority"].sum(dtype=float), rel=1e-9)
+    assert len(np.unique(episodes["episode"])) == len(episodes["episode"])
+    np.testing.assert_array_equal(episodes["return"], episodes["length"] * (episodes["length"] - 1) / 2)
+
+
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    acknowledged = 0
+    for round_number in range(7):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "data", str(round_number)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for _ in range(chance.randint(2, 60)):
+            line = process.stdout.readline()
+            assert line, "the writer died by itself"
+            acknowledged = int(line)
+        process.send_signal(signal.SIGKILL)
+        rest = process.stdout.read().split()
+        if rest:
+            acknowledged = int(rest[-1])
+        process.wait()
+        process.stdout.close()
+        assert verify(tmp_path / "data").findings == []
+        with rs.open(tmp_path / "data") as store:
+            check(store, acknowledged)
+    assert acknowledged > 20_000, "the rounds must reach retention"

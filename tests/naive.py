@@ -1,0 +1,100 @@
+"""The Transition view in the plainest Python there is: lists of rows in, the fields of one item out.
+
+Slow and obvious on purpose. It knows nothing of blocks, links, chunks or batches; the real thing must give the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Step:
+    observation: Any
+    action: Any
+    reward: float
+    terminated: bool
+    truncated: bool
+
+
+@dataclass
+class Episode:
+    """What an actor did between a reset and an end, or until now."""
+
+    steps: list[Step] = field(default_factory=list)
+    following: Any = None
+    """The observation after the last step."""
+    ended: bool = False
+    """Whether the closing row, which holds `following`, was written."""
+    interrupted: bool = False
+    """Ended by a reset in the middle or the writer's close: truncated, but its last step does not say so."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that a table holds of it."""
+        return len(self.steps) + self.ended
+
+    def observation(self, t: int) -> Any:
+        """Of row t; the closing row is the last one."""
+        return self.following if t == len(self.steps) else self.steps[t].observation
+
+    def is_anchor(self, t: int) -> bool:
+        """Whether step t can be sampled: the row after it is there."""
+        return t < len(self.steps) and t + 1 < self.rows
+
+
+def transition(
+    episode: Episode,
+    t: int,
+    *,
+    n_step: int,
+    gamma: float,
+    frame_stack: int = 1,
+    padding: str = "edge",
+    zero: Callable[[Any], Any] = lambda frame: 0 * frame,
+    kept: Callable[[int], bool] = lambda t: True,
+) -> dict[str, Any]:
+    """The item that anchor t of `episode` expands to.
+
+    Args:
+        episode: where it is from.
+        t: number of the step in it.
+        n_step, gamma, frame_stack, padding: of the view.
+        zero: the frame that zero padding shows in place of one.
+        kept: whether row t of the episode is still in the table.
+    """
+    reward, taken = 0.0, 0
+    while True:
+        step = episode.steps[t + taken]
+        reward += gamma**taken * step.reward
+        taken += 1
+        following = t + taken  # the row after the last step taken: always there
+        closing = following == len(episode.steps)
+        newest = following + 1 >= episode.rows  # nobody knows yet what that step led to
+        if taken == n_step or step.terminated or closing or newest:
+            break
+    return {
+        "observation": stack(episode, t, frame_stack, padding, zero, kept),
+        "action": episode.steps[t].action,
+        "reward": reward,
+        "next_observation": stack(episode, following, frame_stack, padding, zero, kept),
+        "terminated": step.terminated,
+        "truncated": step.truncated or (closing and episode.interrupted),
+        "discount": 0.0 if step.terminated else gamma**taken,
+        "steps_taken": taken,
+    }
+
+
+def stack(episode: Episode, t: int, frame_stack: int, padding: str, zero: Callable[[Any], Any], kept: Callable[[int], bool]) -> Any:
+    """The frames up to row t, oldest first; with a stack of 1 just that frame."""
+    if frame_stack == 1:
+        return episode.observation(t)
+    frames: list[Any] = []
+    for back in range(frame_stack):
+        if t - back >= 0 and kept(t - back):
+            frames.insert(0, episode.observation(t - back))
+        else:
+            frames.insert(0, zero(frames[0]) if padding == "zero" else frames[0])
+    return frames
