@@ -26,8 +26,9 @@ from replaystore.errors import (
     StorageError,
 )
 from replaystore.schema.columns import Column
-from replaystore.schema.limiters import MinSize, SampleToInsertRatio
-from replaystore.schema.selectors import Prioritized, Uniform
+from replaystore.schema.filters import Filter
+from replaystore.schema.limiters import MinSize, Queue, SampleToInsertRatio, Stack
+from replaystore.schema.selectors import Fifo, Lifo, MaxHeap, MinHeap, Prioritized, RankPrioritized, Recency, Uniform, WithoutReplacement
 from replaystore.schema.spaces import columns_from_env, columns_from_space
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.schema.views import Transition
@@ -47,19 +48,28 @@ __all__ = [
     "Corruption",
     "DeadlineExceeded",
     "DiskFull",
+    "Fifo",
+    "Filter",
     "InvalidArgument",
+    "Lifo",
     "Locked",
+    "MaxHeap",
+    "MinHeap",
     "MinSize",
     "NotFound",
     "NotReady",
     "Overloaded",
     "PermissionDenied",
     "Prioritized",
+    "Queue",
+    "RankPrioritized",
+    "Recency",
     "ReplayStoreError",
     "Retention",
     "SampleToInsertRatio",
     "SchemaMismatch",
     "SnapshotReport",
+    "Stack",
     "StorageError",
     "TableConfig",
     "TableDescription",
@@ -67,6 +77,7 @@ __all__ = [
     "Transition",
     "Uniform",
     "UpdateCounts",
+    "WithoutReplacement",
     "Writer",
     "columns_from_env",
     "columns_from_space",

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.errors import InvalidArgument
+from replaystore.schema.filters import Filter
 from replaystore.schema.record import check_number
-from replaystore.schema.selectors import Uniform
+from replaystore.schema.selectors import FREE_SELECTORS, FreeSelector
 from replaystore.schema.views import Transition, View
 
 MAX_BATCH_SIZE = 1 << 20
@@ -56,8 +57,8 @@ class SampleRequest:
 
     batch_size: int
     view: View = field(default_factory=Transition)
-    selector: str | Uniform | None = None
-    """Name of one of the table's selectors, or a selector that needs no index; None is the table's first."""
+    selector: str | FreeSelector | None = None
+    """Name of one of the table's selectors, or a selector that needs no priorities; None is the table's first."""
 
     beta: float = 0.0
     """Exponent of the importance weights (1 / (N · P)) ** beta, divided by the batch's largest."""
@@ -68,11 +69,28 @@ class SampleRequest:
     columns: tuple[str, ...] | None = None
     """Only these columns are read; a name stands for everything nested below it. None reads all."""
 
+    where: Filter | None = None
+    """Only anchors that pass are drawn."""
+
+    normalise: str = "batch"
+    """Importance weights are divided by the largest of the batch, or (``"table"``) by the largest that any anchor could have."""
+
     def __post_init__(self) -> None:
         check_number("batch_size", self.batch_size, 1, MAX_BATCH_SIZE, whole=True)
         check_number("beta", self.beta, 0.0, 100.0)
         if self.seed is not None:
             check_number("seed", self.seed, 0, 2**63 - 1, whole=True)
+        if self.selector is not None and not isinstance(self.selector, (str, *FREE_SELECTORS)):
+            raise InvalidArgument(
+                f"selector={self.selector!r} must be the name of one of the table's selectors, or one that needs no priorities: "
+                + ", ".join(kind.__name__ for kind in FREE_SELECTORS)
+            )
+        if self.where is not None and not isinstance(self.where, Filter):
+            raise InvalidArgument(
+                f"where={self.where!r} must be a replaystore.Filter, for example replaystore.Filter(max_age_steps=10_000)"
+            )
+        if self.normalise not in ("batch", "table"):
+            raise InvalidArgument(f"normalise={self.normalise!r} must be 'batch' or 'table'")
         if not isinstance(self.view, Transition):
             raise InvalidArgument(f"view {self.view!r} must be a replaystore view, for example replaystore.Transition(n_step=3)")
         rows = self.view.n_step + self.view.frame_stack

@@ -23,8 +23,9 @@ from replaystore.engine.table import Table
 from replaystore.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
 from replaystore.sampling import SampleRequest
 from replaystore.schema.columns import check_name
+from replaystore.schema.filters import Filter
 from replaystore.schema.limiters import RateLimiter
-from replaystore.schema.selectors import Selector, Uniform
+from replaystore.schema.selectors import FreeSelector, Selector
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.schema.views import Transition, View
 from replaystore.status import SnapshotReport, TableDescription, TableStats
@@ -328,8 +329,10 @@ class Store:
         view: View | None = None,
         beta: float = 0.0,
         seed: int | None = None,
-        selector: str | Uniform | None = None,
+        selector: str | FreeSelector | None = None,
         columns: Any = None,
+        where: Filter | None = None,
+        normalise: str = "batch",
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> Batch:
         """Draws a batch.
@@ -340,14 +343,18 @@ class Store:
             view: what each anchor expands to; `Transition()` by default.
             beta: exponent of the importance weights.
             seed: draws with this seed instead of the table's own stream of random numbers.
-            selector: name of one of the table's selectors, or ``Uniform()``.
+            selector: name of one of the table's selectors, or one that needs no priorities, such as ``Uniform()``.
             columns: reads only these.
+            where: draws only anchors that pass this filter; probabilities are those among them.
+            normalise: divides the weights by the batch's largest, or (``"table"``) by the largest that any anchor could have.
             timeout_s: how long to wait for the rate limiter.
 
         Raises:
             NotReady: the rate limiter blocked for `timeout_s`; the text says why and who has to act.
         """
-        return self.table(name).sample(SampleRequest(batch_size, view or Transition(), selector, beta, seed, columns), timeout_s)
+        return self.table(name).sample(
+            SampleRequest(batch_size, view or Transition(), selector, beta, seed, columns, where, normalise), timeout_s
+        )
 
     def sampler(
         self,
@@ -356,13 +363,15 @@ class Store:
         view: View | None = None,
         beta: float = 0.0,
         seed: int | None = None,
-        selector: str | Uniform | None = None,
+        selector: str | FreeSelector | None = None,
         columns: Any = None,
+        where: Filter | None = None,
+        normalise: str = "batch",
         prefetch: int = 4,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> EmbeddedSampler:
         """An endless iterator of batches with `update_priorities`; `prefetch` matters only over the network."""
-        request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, columns)
+        request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, columns, where, normalise)
         return EmbeddedSampler(self.table(name), request, timeout_s)
 
     def update_priorities(self, name: str, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:

@@ -14,8 +14,9 @@ from replaystore.batch import Batch
 from replaystore.errors import InvalidArgument
 from replaystore.sampling import SampleRequest
 from replaystore.schema.columns import check_name
+from replaystore.schema.filters import Filter
 from replaystore.schema.limiters import RateLimiter
-from replaystore.schema.selectors import Selector, Uniform
+from replaystore.schema.selectors import FreeSelector, Selector
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.schema.views import Transition, View
 from replaystore.status import SnapshotReport, TableDescription, TableStats
@@ -206,8 +207,10 @@ class Client:
         view: View | None = None,
         beta: float = 0.0,
         seed: int | None = None,
-        selector: str | Uniform | None = None,
+        selector: str | FreeSelector | None = None,
         columns: Sequence[str] | None = None,
+        where: Filter | None = None,
+        normalise: str = "batch",
         timeout_s: float | None = None,
     ) -> Batch:
         """Draws a batch. A `sampler` is faster for many.
@@ -218,8 +221,10 @@ class Client:
             view: what each anchor expands to; `Transition()` by default.
             beta: exponent of the importance weights.
             seed: draws with this seed instead of the table's own stream of random numbers.
-            selector: name of one of the table's selectors, or ``Uniform()``.
+            selector: name of one of the table's selectors, or one that needs no priorities, such as ``Uniform()``.
             columns: reads only these.
+            where: draws only anchors that pass this filter; probabilities are those among them.
+            normalise: divides the weights by the batch's largest, or (``"table"``) by the largest that any anchor could have.
             timeout_s: how long to wait for the rate limiter.
 
         Raises:
@@ -227,7 +232,7 @@ class Client:
             DeadlineExceeded: the server could not be reached.
         """
         limit = self._timeout_s if timeout_s is None else timeout_s
-        request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, _names(columns))
+        request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, _names(columns), where, normalise)
         stream = self._borrow()
         try:
             stream.send(encode_sample_request(1, encode_query(name, request), beta, seed, limit))
@@ -259,8 +264,10 @@ class Client:
         view: View | None = None,
         beta: float = 0.0,
         seed: int | None = None,
-        selector: str | Uniform | None = None,
+        selector: str | FreeSelector | None = None,
         columns: Sequence[str] | None = None,
+        where: Filter | None = None,
+        normalise: str = "batch",
         prefetch: int = 4,
         timeout_s: float | None = None,
     ) -> Sampler:
@@ -272,12 +279,14 @@ class Client:
             view: what each anchor expands to.
             beta: exponent of the importance weights; `Sampler.beta` may be set later.
             seed: batch i is drawn with `derive_seed(seed, i)`.
-            selector: name of one of the table's selectors, or ``Uniform()``.
+            selector: name of one of the table's selectors, or one that needs no priorities, such as ``Uniform()``.
             columns: reads only these.
+            where: draws only anchors that pass this filter; probabilities are those among them.
+            normalise: divides the weights by the batch's largest, or (``"table"``) by the largest that any anchor could have.
             prefetch: requests in flight. Priority updates reach the draw of the batch that many iterations later.
             timeout_s: how long an iteration waits.
         """
-        request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, _names(columns))
+        request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, _names(columns), where, normalise)
         return Sampler(self._connection, name, request, prefetch, self._timeout_s if timeout_s is None else timeout_s)
 
     def update_priorities(self, name: str, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:

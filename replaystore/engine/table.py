@@ -27,7 +27,8 @@ from replaystore.engine.moment import Moment
 from replaystore.engine.pins import Pins
 from replaystore.engine.recovery import OpenTable
 from replaystore.engine.rows import Rows
-from replaystore.engine.transition import choose_columns, prepare
+from replaystore.engine.views import prepare
+from replaystore.engine.views.gathering import choose_columns
 from replaystore.errors import InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
 from replaystore.sampling import PreparedSample, SampleRequest
 from replaystore.schema.limiters import MinSize, RateLimiter
@@ -209,7 +210,7 @@ class Table:
 
     def try_prepare(self, request: SampleRequest, ticket: Ticket | None = None) -> PreparedSample | None:
         """Draws anchors and pins them, or returns None when the rate limiter blocks or somebody else is first."""
-        selector = self._selectors.choose(request.selector)
+        selector = self._selectors.choose(request.selector)  # type: ignore[arg-type]
         choose_columns(self.config.columns, request.columns)
         with self._lock:
             self._check_open()
@@ -226,7 +227,7 @@ class Table:
             info["step_ids"], info["ages"] = ids, rows.stop - ids
             token = self._pins.acquire()
             try:
-                prepared = prepare(rows, self.config.columns, request, ids, info, lambda: self._pins.release(token))
+                prepared = prepare(rows, self.config.columns, request, ids, info, rng, lambda: self._pins.release(token))
             except BaseException:
                 self._pins.release(token)
                 raise

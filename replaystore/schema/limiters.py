@@ -48,5 +48,40 @@ class SampleToInsertRatio:
             )
 
 
-RateLimiter: TypeAlias = MinSize | SampleToInsertRatio
-LIMITERS: dict[str, type[RateLimiter]] = {kind.__name__: kind for kind in (MinSize, SampleToInsertRatio)}
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """At most `size` anchors wait to be sampled: inserting waits while there are so many, sampling while there are too few.
+
+    For ``selector=Fifo()`` and ``retention=Retention(max_times_sampled=1)``, which make each step leave when it was sampled.
+    """
+
+    size: int
+    """Anchors, at least 1."""
+
+    def __post_init__(self) -> None:
+        check_number("size", self.size, 1, whole=True)
+
+    @property
+    def min_size_to_sample(self) -> int:
+        """Steps without which there is nothing to sample."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The same for ``selector=Lifo()``: the newest step is sampled first."""
+
+    size: int
+    """Anchors, at least 1."""
+
+    def __post_init__(self) -> None:
+        check_number("size", self.size, 1, whole=True)
+
+    @property
+    def min_size_to_sample(self) -> int:
+        """Steps without which there is nothing to sample."""
+        return 1
+
+
+RateLimiter: TypeAlias = MinSize | SampleToInsertRatio | Queue | Stack
+LIMITERS: dict[str, type[RateLimiter]] = {kind.__name__: kind for kind in (MinSize, SampleToInsertRatio, Queue, Stack)}

@@ -25,9 +25,27 @@ class Retention:
     max_steps: int | None = None
     """Rows kept, closing rows counted in; None keeps all."""
 
+    max_bytes: int | None = None
+    """Bytes of the rows kept, all columns and bookkeeping counted; chunk files may hold a little more than their rows."""
+
+    max_age_s: float | None = None
+    """Rows inserted longer ago are dropped."""
+
+    max_times_sampled: int | None = None
+    """A step that was sampled so often is not sampled again; its bytes go when nothing older is left to sample."""
+
+    min_steps: int = 0
+    """Rows that are kept whatever the age, bytes or sample counts say."""
+
     def __post_init__(self) -> None:
-        if self.max_steps is not None:
-            check_number("max_steps", self.max_steps, 2, whole=True)
+        for name, low in (("max_steps", 2), ("max_bytes", 1), ("max_times_sampled", 1)):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), low, whole=True)
+        if self.max_age_s is not None:
+            check_number("max_age_s", self.max_age_s, 1e-3, 1e15)
+        check_number("min_steps", self.min_steps, 0, whole=True)
+        if self.max_steps is not None and self.min_steps > self.max_steps:
+            raise InvalidArgument(f"min_steps={self.min_steps} rows cannot be kept when max_steps={self.max_steps} is the most")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +83,9 @@ class TableConfig:
         if self.seed is not None:
             check_number("seed", self.seed, 0, 2**63 - 1, whole=True)
         most = self.retention.max_steps
-        if most is not None and self.rate_limiter.min_size_to_sample > most:
-            raise InvalidArgument(
-                f"min_size_to_sample={self.rate_limiter.min_size_to_sample} can never be reached: retention keeps max_steps={most}"
-            )
+        least = self.rate_limiter.min_size_to_sample
+        if most is not None and least > most:
+            raise InvalidArgument(f"min_size_to_sample={least} can never be reached: retention keeps max_steps={most}")
 
     def _check_columns(self, columns: Mapping[str, Column]) -> None:
         if len(columns) > MAX_COLUMNS:

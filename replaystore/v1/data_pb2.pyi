@@ -122,36 +122,42 @@ class AppendReply(_message.Message):
     def __init__(self, opened: _Optional[_Union[AppendReply.Opened, _Mapping]] = ..., ack: _Optional[_Union[AppendReply.Ack, _Mapping]] = ..., blocked: _Optional[_Union[AppendReply.Blocked, _Mapping]] = ..., durable: _Optional[_Union[AppendReply.Durable, _Mapping]] = ...) -> None: ...
 
 class SampleHeader(_message.Message):
-    __slots__ = ("request", "seed", "beta", "timeout_s", "update_selector", "notice_s")
+    __slots__ = ("request", "seed", "beta", "timeout_s", "update_selector", "notice_s", "as_of")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     UPDATE_SELECTOR_FIELD_NUMBER: _ClassVar[int]
     NOTICE_S_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
     request: int
     seed: int
     beta: float
     timeout_s: float
     update_selector: str
     notice_s: float
-    def __init__(self, request: _Optional[int] = ..., seed: _Optional[int] = ..., beta: _Optional[float] = ..., timeout_s: _Optional[float] = ..., update_selector: _Optional[str] = ..., notice_s: _Optional[float] = ...) -> None: ...
+    as_of: int
+    def __init__(self, request: _Optional[int] = ..., seed: _Optional[int] = ..., beta: _Optional[float] = ..., timeout_s: _Optional[float] = ..., update_selector: _Optional[str] = ..., notice_s: _Optional[float] = ..., as_of: _Optional[int] = ...) -> None: ...
 
 class SampleQuery(_message.Message):
-    __slots__ = ("table", "batch_size", "view_json", "selector_name", "selector_json", "columns")
+    __slots__ = ("table", "batch_size", "view_json", "selector_name", "selector_json", "columns", "filter_json", "normalise_by_table")
     TABLE_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     VIEW_JSON_FIELD_NUMBER: _ClassVar[int]
     SELECTOR_NAME_FIELD_NUMBER: _ClassVar[int]
     SELECTOR_JSON_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_JSON_FIELD_NUMBER: _ClassVar[int]
+    NORMALISE_BY_TABLE_FIELD_NUMBER: _ClassVar[int]
     table: str
     batch_size: int
     view_json: str
     selector_name: str
     selector_json: str
     columns: Columns
-    def __init__(self, table: _Optional[str] = ..., batch_size: _Optional[int] = ..., view_json: _Optional[str] = ..., selector_name: _Optional[str] = ..., selector_json: _Optional[str] = ..., columns: _Optional[_Union[Columns, _Mapping]] = ...) -> None: ...
+    filter_json: str
+    normalise_by_table: bool
+    def __init__(self, table: _Optional[str] = ..., batch_size: _Optional[int] = ..., view_json: _Optional[str] = ..., selector_name: _Optional[str] = ..., selector_json: _Optional[str] = ..., columns: _Optional[_Union[Columns, _Mapping]] = ..., filter_json: _Optional[str] = ..., normalise_by_table: bool = ...) -> None: ...
 
 class SampleRequest(_message.Message):
     __slots__ = ("header", "layout", "padding", "payload", "query")
@@ -168,16 +174,22 @@ class SampleRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[SampleHeader, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., query: _Optional[_Union[SampleQuery, _Mapping]] = ...) -> None: ...
 
 class SampleReplyHeader(_message.Message):
-    __slots__ = ("request", "updates", "error", "waiting")
+    __slots__ = ("request", "updates", "error", "waiting", "candidates", "mass", "next_step")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    MASS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
     request: int
     updates: UpdateCounts
     error: Error
     waiting: str
-    def __init__(self, request: _Optional[int] = ..., updates: _Optional[_Union[UpdateCounts, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., waiting: _Optional[str] = ...) -> None: ...
+    candidates: int
+    mass: float
+    next_step: int
+    def __init__(self, request: _Optional[int] = ..., updates: _Optional[_Union[UpdateCounts, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., waiting: _Optional[str] = ..., candidates: _Optional[int] = ..., mass: _Optional[float] = ..., next_step: _Optional[int] = ...) -> None: ...
 
 class SampleReply(_message.Message):
     __slots__ = ("header", "layout", "padding", "payload")
@@ -210,6 +222,52 @@ class UpdatePrioritiesRequest(_message.Message):
     padding: bytes
     payload: bytes
     def __init__(self, header: _Optional[_Union[UpdatePrioritiesHeader, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class UpdateColumnsHeader(_message.Message):
+    __slots__ = ("table",)
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    def __init__(self, table: _Optional[str] = ...) -> None: ...
+
+class UpdateColumnsRequest(_message.Message):
+    __slots__ = ("header", "layout", "padding", "payload")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    header: UpdateColumnsHeader
+    layout: Layout
+    padding: bytes
+    payload: bytes
+    def __init__(self, header: _Optional[_Union[UpdateColumnsHeader, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class DeleteHeader(_message.Message):
+    __slots__ = ("table", "filter_json")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    FILTER_JSON_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    filter_json: str
+    def __init__(self, table: _Optional[str] = ..., filter_json: _Optional[str] = ...) -> None: ...
+
+class DeleteRequest(_message.Message):
+    __slots__ = ("header", "layout", "padding", "payload")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    header: DeleteHeader
+    layout: Layout
+    padding: bytes
+    payload: bytes
+    def __init__(self, header: _Optional[_Union[DeleteHeader, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class DeleteReply(_message.Message):
+    __slots__ = ("deleted", "gone")
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    deleted: int
+    gone: int
+    def __init__(self, deleted: _Optional[int] = ..., gone: _Optional[int] = ...) -> None: ...
 
 class ReadStepsRequest(_message.Message):
     __slots__ = ("table", "start", "stop", "columns")

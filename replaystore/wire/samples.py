@@ -14,8 +14,9 @@ from google.protobuf.message import DecodeError, Message
 
 from replaystore.errors import InvalidArgument
 from replaystore.sampling import SampleRequest
+from replaystore.schema.filters import FILTERS
 from replaystore.schema.record import from_json, to_json
-from replaystore.schema.selectors import SELECTORS, Uniform
+from replaystore.schema.selectors import FREE_SELECTORS, SELECTORS, FreeSelector
 from replaystore.schema.views import VIEWS, Transition
 from replaystore.v1 import data_pb2 as pb
 from replaystore.wire.errors import error_of
@@ -101,6 +102,9 @@ def encode_query(table: str, request: SampleRequest | None) -> bytes:
         query.selector_name = request.selector
     elif request.selector is not None:
         query.selector_json = json_of(request.selector)
+    if request.where is not None:
+        query.filter_json = json_of(request.where)
+    query.normalise_by_table = request.normalise == "table"
     if request.columns is not None:
         query.columns.SetInParent()
         query.columns.names.extend(request.columns)
@@ -117,17 +121,19 @@ def _decode_query(encoded: bytes) -> tuple[str, SampleRequest | None]:
     if not query.batch_size:
         return query.table, None
     view = from_json(parse_json(query.view_json, "view_json"), VIEWS, "view") if query.view_json else Transition()
-    selector: str | Uniform | None = None
+    selector: str | FreeSelector | None = None
     which = query.WhichOneof("selector")
     if which == "selector_name":
         selector = query.selector_name
     elif which == "selector_json":
         parsed = from_json(parse_json(query.selector_json, "selector_json"), SELECTORS, "selector")
-        if not isinstance(parsed, Uniform):
-            raise InvalidArgument(f"selector_json: a {type(parsed).__name__} selector needs an index; name one of the table's selectors")
+        if not isinstance(parsed, FREE_SELECTORS):
+            raise InvalidArgument(f"selector_json: a {type(parsed).__name__} selector keeps priorities; name one of the table's selectors")
         selector = parsed
     columns = tuple(query.columns.names) if query.HasField("columns") else None
-    return query.table, SampleRequest(query.batch_size, view, selector, columns=columns)
+    where = from_json(parse_json(query.filter_json, "filter_json"), FILTERS, "filter") if query.filter_json else None
+    normalise = "table" if query.normalise_by_table else "batch"
+    return query.table, SampleRequest(query.batch_size, view, selector, columns=columns, where=where, normalise=normalise)
 
 
 _decode_query_cached = lru_cache(maxsize=512)(_decode_query)
