@@ -16,19 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.batch import Batch
-from replaystore.core.draws import count_draws
 from replaystore.core.episodes import Plan
 from replaystore.core.limiter import Limiter
-from replaystore.core.random import seed_state
 from replaystore.engine.appending import episode_arrays, step_arrays
 from replaystore.engine.buffers import BufferPool
 from replaystore.engine.committing import Committing
+from replaystore.engine.drawing import Drawing
 from replaystore.engine.moment import Moment
 from replaystore.engine.pins import Pins
 from replaystore.engine.recovery import OpenTable
 from replaystore.engine.rows import Rows
-from replaystore.engine.views import prepare
-from replaystore.engine.views.gathering import choose_columns
 from replaystore.errors import InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
 from replaystore.sampling import PreparedSample, SampleRequest
 from replaystore.schema.limiters import MinSize, RateLimiter
@@ -71,6 +68,7 @@ class Table:
         self._files, self._book, self._selectors = opened.files, opened.book, opened.selectors
         self._first, self._anchors, self._steps = opened.first_step, opened.anchors, opened.live_steps
         self._private = opened.private
+        self._drawing = Drawing(self.config.columns, self._selectors, self._files.state, self._pins)
         # A store that is only read gets no inserts: a ratio would hold its readers back for ever.
         self._limiter = Limiter(self.config.rate_limiter if mode == "rw" else MinSize())
         self._committing = Committing(name, self._files, self._lock, self._pins, self._checkpoint)
@@ -210,28 +208,16 @@ class Table:
 
     def try_prepare(self, request: SampleRequest, ticket: Ticket | None = None) -> PreparedSample | None:
         """Draws anchors and pins them, or returns None when the rate limiter blocks or somebody else is first."""
-        selector = self._selectors.choose(request.selector)  # type: ignore[arg-type]
-        choose_columns(self.config.columns, request.columns)
+        self._drawing.check(request)
         with self._lock:
             self._check_open()
             self._limiter.check_sample(request.batch_size)
-            n, state = request.batch_size, self._files.state
-            allowed = self.sampling.may_try(ticket) and self._limiter.may_sample(*self._counted(), n)
-            if not allowed or not self._anchors or not self._selectors.can_draw(selector):
+            if not self.sampling.may_try(ticket) or not self._limiter.may_sample(*self._counted(), request.batch_size):
                 return None
-            rows = self._rows()
-            rng = state.rng if request.seed is None else seed_state(request.seed)
-            ids, info = self._selectors.draw(selector, rows, self._anchors, rng, n)
-            info["weights"] = _weights(info["probabilities"], self._anchors, request.beta)
-            info["times_sampled"] = count_draws(rows.array("replay/times_sampled"), rows.origin, ids)
-            info["step_ids"], info["ages"] = ids, rows.stop - ids
-            token = self._pins.acquire()
-            try:
-                prepared = prepare(rows, self.config.columns, request, ids, info, rng, lambda: self._pins.release(token))
-            except BaseException:
-                self._pins.release(token)
-                raise
-            state["sampled_items"] += n
+            prepared = self._drawing.prepare(request, self._rows(), self._anchors)
+            if prepared is None:
+                return None
+            self._files.state["sampled_items"] += request.batch_size
         self.inserting.notify()
         return prepared
 
@@ -484,9 +470,3 @@ class Table:
             return private[path] if path in private else steps.columns[path].array
 
         return Rows(array, steps.origin, self._first, self._files.next_step)
-
-
-def _weights(probabilities: Array, anchors: int, beta: float) -> npt.NDArray[np.float32]:
-    """(1 / (N · P)) ** beta, divided by the largest (Schaul et al. 2016, section 3.4)."""
-    weights: Array = (anchors * probabilities) ** -beta
-    return np.asarray(weights / weights.max(), np.float32)
