@@ -1,7 +1,4 @@
-"""Which anchors are drawn: all alike, or in proportion to a mass. Owns no rows: columns are passed in, ``column[i]`` is id ``origin + i``.
-
-An anchor is a row whose ``successor`` is above 0. Knows nothing of episodes, views or files.
-"""
+"""Proportional prioritized draws: masses from priorities, new anchors at the highest mass seen."""
 
 from __future__ import annotations
 
@@ -10,49 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from replaystore.core.indexes.protocol import Ids, Leaves, Probabilities, Successors
 from replaystore.core.jit import kernel
-from replaystore.core.random import State, next_below
-from replaystore.core.sumtree import Ids, Leaves, SumTree
-
-Successors = npt.NDArray[np.int32]
-
-TRIES_PER_DRAW = 16
-"""A table is mostly anchors, so rejection needs one or two tries; beyond this many (and `ROWS_PER_TRY`) the anchors are enumerated."""
-
-ROWS_PER_TRY = 32
-"""A try is a cache miss and costs about as much as walking over this many rows: trying never costs more than enumerating."""
+from replaystore.core.random import State
+from replaystore.core.sumtree import SumTree
 
 LEAST_MASS, MOST_MASS = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 """Masses are kept within float32's normal range: a tiny priority stays drawable, a huge one finite."""
-
-
-@kernel
-def _try(successor: Any, origin: int, first: int, stop: int, state: Any, ids: Any, tries: int) -> int:
-    done = 0
-    while done < ids.shape[0] and tries > 0:
-        step = first + next_below(state, stop - first)
-        tries -= 1
-        if successor[step - origin] > 0:
-            ids[done] = step
-            done += 1
-    return done
-
-
-@kernel
-def _draw_ranks(state: Any, below: int, ranks: Any) -> None:
-    for i in range(ranks.shape[0]):
-        ranks[i] = next_below(state, below)
-
-
-@kernel
-def _ids_of_ranks(successor: Any, origin: int, first: int, ranks: Any, order: Any, ids: Any) -> None:
-    step, seen = first - 1, -1
-    for i in order:  # by rank, ascending
-        while seen < ranks[i]:
-            step += 1
-            if successor[step - origin] > 0:
-                seen += 1
-        ids[i] = step
 
 
 @kernel
@@ -109,53 +70,16 @@ def sanitise(leaves: Leaves, origin: int, start: int, stop: int, successor: Succ
     return int(_sanitise(leaves, origin, start, stop, successor, max_mass)) if stop > start else 0
 
 
-class UniformIndex:
-    """Every anchor with the same probability. Keeps nothing: the links between the rows say what is an anchor."""
-
-    @staticmethod
-    def draw(successor: Successors, origin: int, first: int, stop: int, anchors: int, state: State, n: int) -> Ids:
-        """`n` independent draws, ``int64[n]``, exactly uniform over the anchors of [first, stop).
-
-        Rows are drawn until one is an anchor; where anchors are rare, they are counted and looked up by rank, which gives the same
-        distribution. So the cost is bounded by a walk over the rows.
-
-        Args:
-            successor: ``int32``, above 0 for anchors.
-            origin: id of the first element.
-            first: oldest live id.
-            stop: end of the live ids.
-            anchors: how many anchors there are.
-            state: random numbers, ``uint64[4]``, moves on.
-            n: how many.
-
-        Raises:
-            ValueError: there is no anchor.
-        """
-        ids = np.empty(n, np.int64)
-        done = 0
-        if anchors > 0 and stop > first:
-            done = _try(successor, origin, first, stop, state, ids, TRIES_PER_DRAW * n + (stop - first) // ROWS_PER_TRY)
-            if done == n:
-                return ids
-        found = int(np.count_nonzero(successor[first - origin : stop - origin] > 0)) if stop > first else 0
-        if not found:
-            raise ValueError(f"no row of [{first}, {stop}) is an anchor: there is nothing to draw")
-        ranks = np.empty(n - done, np.int64)
-        _draw_ranks(state, found, ranks)
-        _ids_of_ranks(successor, origin, first, ranks, np.argsort(ranks), ids[done:])
-        return ids
-
-
 class PrioritizedIndex:
     """P(i) ∝ (priority_i + epsilon) ** alpha; new anchors enter at the highest mass seen (Schaul et al. 2016, section 3.3, algorithm 1).
 
     The leaves, ``float32``, hold the masses ``(priority + epsilon) ** alpha`` and are the caller's.
     """
 
-    __slots__ = ("_first", "_stop", "_tree", "alpha", "epsilon", "max_mass")
+    __slots__ = ("_first", "_stop", "_tree", "alpha", "epsilon", "max_mass", "stratified")
 
-    def __init__(self, alpha: float, epsilon: float) -> None:
-        self.alpha, self.epsilon = float(alpha), float(epsilon)
+    def __init__(self, alpha: float, epsilon: float, stratified: bool = True) -> None:
+        self.alpha, self.epsilon, self.stratified = float(alpha), float(epsilon), stratified
         self.max_mass = _bounded(1.0 + self.epsilon, self.alpha)
         """What new anchors get: the highest mass ever set, at first that of priority 1."""
         self._tree = SumTree()
@@ -185,6 +109,10 @@ class PrioritizedIndex:
         """Ids below `first` are gone; their leaves are never touched again."""
         self._first, self._stop = max(first, self._first), max(first, self._stop)
         self._tree.drop(leaves, origin, first)
+
+    def refresh(self, leaves: Leaves, origin: int, ids: Ids) -> None:
+        """The leaves of `ids`, ``(n,)``, were changed by the caller: set to 0, say, because they are no anchors any more."""
+        self._tree.refresh(leaves, origin, np.ascontiguousarray(ids, np.int64))
 
     def enter(self, leaves: Leaves, origin: int, ids: Ids) -> None:
         """`ids`, ``(n,)``, became anchors: they get the highest mass. Ids outside the window are passed over."""
@@ -238,13 +166,13 @@ class PrioritizedIndex:
             raw = np.maximum(values ** (1.0 / self.alpha) - self.epsilon, 0.0)
         return np.minimum(raw, MOST_MASS).astype(np.float32)
 
-    def draw(self, leaves: Leaves, origin: int, state: State, n: int) -> tuple[Ids, npt.NDArray[np.float64]]:
-        """`n` stratified draws: ids ``int64[n]`` and their probabilities, mass / total, ``float64[n]``.
+    def draw(self, leaves: Leaves, origin: int, state: State, n: int) -> tuple[Ids, Probabilities]:
+        """`n` draws, stratified or independent: ids ``int64[n]`` and their probabilities, mass / total, ``float64[n]``.
 
         Raises:
             ValueError: every mass is 0.
         """
-        ids, masses = self._tree.draw(leaves, origin, state, n)
+        ids, masses = self._tree.draw(leaves, origin, state, n, self.stratified)
         masses /= self._tree.total
         return ids, masses
 
