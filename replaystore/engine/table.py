@@ -155,6 +155,8 @@ class Table:
         steps = rows - int((runs["ending"] != OPEN).sum())
         files.state["inserted_steps"] += steps
         self._steps += steps
+        newest = min(int(runs["policy_version"].max()), 2**63 - 2)
+        files.state["version_count"] = max(files.state["version_count"], newest + 1)
         most = self.config.retention.max_steps
         if most is not None and files.next_step - self._first > most:
             self._evict(files.next_step - most)

@@ -37,6 +37,7 @@ STATE_DTYPE = np.dtype(
         ("limiter_inserted", "<i8"),  # steps inserted that the rate limiter does not count: it was set after them
         ("limiter_sampled", "<i8"),  # items sampled likewise
         ("made_with", "<f8", (16, 2)),  # per selector, alpha and epsilon that its leaves and max_mass stand under; zeros: as configured
+        ("version_count", "<i8"),  # the highest policy version ever inserted, plus one; 0: none known
     ]
 )
 
