@@ -25,6 +25,8 @@ from replaystore.errors import (
     SchemaMismatch,
     StorageError,
 )
+from replaystore.priorities import sequence_priorities
+from replaystore.schedules import Constant, Exponential, Linear
 from replaystore.schema.columns import Column
 from replaystore.schema.filters import Filter
 from replaystore.schema.limiters import MinSize, Queue, SampleToInsertRatio, Stack
@@ -45,13 +47,16 @@ __all__ = [
     "AlreadyExists",
     "Batch",
     "Column",
+    "Constant",
     "Corruption",
     "DeadlineExceeded",
     "DiskFull",
+    "Exponential",
     "Fifo",
     "Filter",
     "InvalidArgument",
     "Lifo",
+    "Linear",
     "Locked",
     "MaxHeap",
     "MinHeap",
@@ -82,6 +87,7 @@ __all__ = [
     "columns_from_env",
     "columns_from_space",
     "open",
+    "sequence_priorities",
 ]
 
 

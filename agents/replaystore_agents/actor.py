@@ -18,7 +18,7 @@ from replaystore_agents.dqn import STOP, Spaces
 from replaystore_agents.evaluate import greedy
 from replaystore_agents.hyper import hyper
 from replaystore_agents.networks import QNetwork, from_arrays
-from replaystore_agents.schedules import apex_epsilon, linear
+from replaystore_agents.schedules import apex_epsilon
 
 BLOCK_STEPS = 8
 """Vector steps between flushes. A flush waits for the acknowledgement: an actor runs no further ahead of the rate limiter than this."""
@@ -93,6 +93,7 @@ def act(
     spaces = Spaces(envs.single_observation_space.shape or (), int(space.n), int(space.start))
     mind = _Mind(api, policy, spaces, np.random.default_rng([config.seed, actor]))
     writer = api.writer(table, streams=config.num_envs, actor=actor, block_rows=BLOCK_STEPS * config.num_envs, timeout_s=RETRY_S)
+    falling = rs.Linear(config.epsilon_start, config.epsilon_end, max(config.epsilon_steps, 0))
     steps = episodes = 0
     ended = "interrupted"
     try:
@@ -110,11 +111,7 @@ def act(
             if 0 < config.max_steps <= steps:
                 ended = "max_steps"
                 break
-            epsilon = (
-                apex_epsilon(actor, config.apex_actors)
-                if config.apex_actors
-                else linear(config.epsilon_start, config.epsilon_end, config.epsilon_steps, steps)
-            )
+            epsilon = apex_epsilon(actor, config.apex_actors) if config.apex_actors else falling(steps)
             actions = mind.choose(observations, epsilon)
             observations, rewards, terminated, truncated, _ = envs.step(actions)
             # After an episode's end the environment ignores one action and resets: that row is a first observation, not a step.

@@ -21,7 +21,6 @@ from replaystore_agents.evaluate import evaluate, greedy
 from replaystore_agents.hyper import hyper
 from replaystore_agents.networks import QNetwork, pick_device, to_arrays
 from replaystore_agents.runs import RunFolder
-from replaystore_agents.schedules import linear
 
 STOP = "control.stop"
 """A parameter array of this name tells the actors to end."""
@@ -244,9 +243,10 @@ def train(
     best, reached, first_update, steps = -np.inf, False, agent.updates, 0
     started = time.monotonic()
     view = rs.Transition(n_step=config.n_step, gamma=config.gamma)
+    beta = rs.Linear(config.beta_start, config.beta_end, max(config.beta_updates, 0))
     with api.sampler(table, config.batch_size, view=view, beta=config.beta_start, timeout_s=SAMPLE_TIMEOUT_S) as sampler:
         while agent.updates < config.max_updates and not stopping():
-            sampler.beta = linear(config.beta_start, config.beta_end, config.beta_updates, agent.updates)
+            sampler.beta = beta(agent.updates)  # of the network's updates: a resumed training goes on where it was
             batch = next_batch(sampler, config.patience_s, report, stopping)
             if batch is None:
                 break

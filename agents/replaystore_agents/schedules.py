@@ -1,13 +1,6 @@
-"""Schedules: numbers that change with progress. Pure functions of a step count."""
+"""Exploration rates that are no schedule over time; those are `replaystore.Linear`, `Constant` and `Exponential`."""
 
 from __future__ import annotations
-
-
-def linear(start: float, end: float, duration: int, step: int) -> float:
-    """From `start` at step 0 to `end` at step `duration`, and `end` from then on."""
-    if duration <= 0 or step >= duration:
-        return end
-    return start + (end - start) * max(step, 0) / duration
 
 
 def apex_epsilon(actor: int, actors: int, base: float = 0.4, exponent: float = 7.0) -> float:

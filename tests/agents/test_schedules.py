@@ -1,15 +1,6 @@
 import pytest
 
-from replaystore_agents.schedules import apex_epsilon, linear
-
-
-@pytest.mark.parametrize(("step", "expected"), [(-5, 1.0), (0, 1.0), (50, 0.55), (100, 0.1), (10**9, 0.1)])
-def test_linear_falls_from_start_to_end_and_stays(step: int, expected: float) -> None:
-    assert linear(1.0, 0.1, 100, step) == pytest.approx(expected)
-
-
-def test_linear_without_duration_is_at_its_end() -> None:
-    assert linear(1.0, 0.1, 0, 0) == 0.1
+from replaystore_agents.schedules import apex_epsilon
 
 
 def test_apex_epsilons_are_those_of_the_paper() -> None:
