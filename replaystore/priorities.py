@@ -42,4 +42,5 @@ def sequence_priorities(td_errors: Any, mask: Any = None, eta: float = 0.9) -> n
 
 def _array(values: Any) -> npt.NDArray[Any]:
     detach = getattr(values, "detach", None)
-    return np.asarray(values if detach is None else detach().cpu().double().numpy())
+    array: npt.NDArray[Any] = np.asarray(values if detach is None else detach().cpu().double().numpy())
+    return array
