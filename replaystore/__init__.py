@@ -33,7 +33,7 @@ from replaystore.schema.limiters import MinSize, Queue, SampleToInsertRatio, Sta
 from replaystore.schema.selectors import Fifo, Lifo, MaxHeap, MinHeap, Prioritized, RankPrioritized, Recency, Uniform, WithoutReplacement
 from replaystore.schema.spaces import columns_from_env, columns_from_space
 from replaystore.schema.table_config import Retention, TableConfig
-from replaystore.schema.views import Transition
+from replaystore.schema.views import Episode, Hindsight, Sequence, Transition
 from replaystore.status import SnapshotReport, TableDescription, TableStats
 from replaystore.steps import UpdateCounts
 from replaystore.writer import Writer
@@ -51,9 +51,11 @@ __all__ = [
     "Corruption",
     "DeadlineExceeded",
     "DiskFull",
+    "Episode",
     "Exponential",
     "Fifo",
     "Filter",
+    "Hindsight",
     "InvalidArgument",
     "Lifo",
     "Linear",
@@ -73,6 +75,7 @@ __all__ = [
     "Retention",
     "SampleToInsertRatio",
     "SchemaMismatch",
+    "Sequence",
     "SnapshotReport",
     "Stack",
     "StorageError",

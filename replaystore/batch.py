@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from replaystore.errors import InvalidArgument
 from replaystore.sampling import INFO_DTYPES
 from replaystore.schema.spaces import nest
+from replaystore.schema.views import Episode, Hindsight, Sequence, Transition, View
 
 if TYPE_CHECKING:
     import torch
 
 Array = npt.NDArray[Any]
+RewardFunction = Callable[..., Any]
+"""``compute_reward(achieved_goal, desired_goal, info)``: arrays with a goal per row in, a reward per row out."""
 
 
 class Batch:
@@ -28,12 +33,23 @@ class Batch:
     ``batch.probabilities`` float64, of each draw; ``batch.weights`` float32, importance weights divided by their maximum;
     ``batch.priorities`` float32; ``batch.times_sampled`` uint32, this draw counted in; ``batch.ages`` int64, in steps;
     ``batch.policy_version`` int64, −1 unknown.
+
+    Of sequences and episodes: ``batch.mask`` bool ``(batch, T)`` or ``batch.offsets`` int64 ``(batch + 1,)``; ``batch.row_ids`` int64, the
+    step id of every place, −1 where padded. Of hindsight: ``batch.relabelled`` bool, ``batch.goal_ids`` int64, −1 where not relabelled.
+
+    ``batch.view`` made it; ``batch.candidates`` anchors could have been drawn, their ``batch.mass`` together is what a draw is in
+    proportion to, and ``batch.next_step`` was the table's next step id then.
     """
 
-    __slots__ = ("_columns", "_info", "_nested")
+    __slots__ = ("_columns", "_fields", "_info", "_nested", "candidates", "mass", "next_step", "view")
 
-    def __init__(self, fields: Mapping[str, Array], frame_stack: int = 1) -> None:
-        self._columns: dict[str, Array] = {}
+    def __init__(
+        self, fields: Mapping[str, Array], view: View | None = None, candidates: int = 0, mass: float = 0.0, next_step: int = 0
+    ) -> None:
+        self.view: View = Transition() if view is None else view
+        self.candidates, self.mass, self.next_step = candidates, mass, next_step
+        self._fields = dict(fields)
+        self._columns = _Columns()
         self._info: dict[str, Array] = {}
         for name, array in fields.items():
             kind, _, column = name.partition("/")
@@ -41,11 +57,12 @@ class Batch:
                 self._columns[column] = array
             elif kind == "next":
                 self._columns[f"next_{column}"] = array
-            elif kind == "window":
-                self._columns[column] = array[:, :frame_stack]
-                self._columns[f"next_{column}"] = array[:, -frame_stack:]
-            else:
+            elif kind == "info":
                 self._info[column] = array
+            elif kind == "window":
+                here, following = _unfold(self.view, column, array, fields)
+                self._columns[column] = here
+                self._columns[f"next_{column}"] = following
         self._nested: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Array:
@@ -74,12 +91,47 @@ class Batch:
         return len(self._info["step_ids"])
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name} {array.dtype.name}{list(array.shape)}" for name, array in self._columns.items())
+        arrays = {name: self._columns[name] for name in self._columns}
+        shapes = ", ".join(f"{name} {array.dtype.name}{list(array.shape)}" for name, array in arrays.items())
         return f"<Batch of {len(self)}: {shapes}>"
 
     def keys(self) -> list[str]:
         """All names that ``batch[name]`` takes."""
         return [*self._columns, *(name for name in self._info if name not in self._columns)]
+
+    def relabel(self, compute_reward: RewardFunction, *, everything: bool = False) -> Batch:
+        """The batch with the rewards that go with its goals, from one call of `compute_reward`.
+
+        Args:
+            compute_reward: called as ``compute_reward(achieved_goal, desired_goal, info={})`` with ``(rows, *goal_shape)`` arrays of all
+                steps taken; returns ``(rows,)`` rewards. ``env.unwrapped.compute_reward`` of a goal environment is one.
+            everything: also recomputes the rewards of items whose goal was not changed.
+
+        Returns:
+            A batch that shares all other arrays with this one.
+
+        Raises:
+            InvalidArgument: this is no batch of a Hindsight view, has no rewards, or `compute_reward` returned another shape.
+        """
+        view = self.view
+        if not isinstance(view, Hindsight):
+            raise InvalidArgument(f"only batches of a Hindsight view can be relabelled; this one is of {type(view).__name__}")
+        if "data/reward" not in self._fields:
+            raise InvalidArgument("this batch has no reward column: name 'reward' among the columns to be read")
+        achieved, desired = self._fields[f"achieved/{view.achieved}"], self._fields[f"desired/{view.desired}"]
+        items = np.arange(len(self)) if everything else np.flatnonzero(self._info["relabelled"])
+        reward = self._fields["data/reward"].copy()
+        if len(items):
+            path = achieved[items]
+            steps = path.shape[1]
+            goals = np.repeat(desired[items], steps, axis=0)
+            computed = np.asarray(compute_reward(path.reshape(len(goals), *path.shape[2:]), goals, info={}))
+            if computed.shape != (len(goals),):
+                raise InvalidArgument(f"compute_reward must return one reward per row, shape ({len(goals)},); it returned {computed.shape}")
+            taken = np.arange(steps) < self._info["steps_taken"][items][:, None]
+            terms = view.transition.gamma ** np.arange(steps) * computed.reshape(len(items), steps)
+            reward[items] = np.where(taken, terms, 0.0).sum(axis=1)
+        return Batch({**self._fields, "data/reward": reward}, view, self.candidates, self.mass, self.next_step)
 
     def to_torch(self, device: str | torch.device = "cpu") -> TorchBatch:
         """The same batch as tensors on `device`: ``batch.to_torch("cuda").observation``.
@@ -126,3 +178,49 @@ class TorchBatch:
             except KeyError:
                 raise AttributeError(f"this batch has no {name!r}; it has {', '.join(self._tensors)}") from None
         return self._nested[name]
+
+
+class _Columns(dict[str, Array]):
+    """Arrays by name; those given as functions are made when they are first looked at."""
+
+    def __getitem__(self, name: str) -> Array:
+        value = super().__getitem__(name)
+        if isinstance(value, partial):
+            value = self[name] = value()
+        return value
+
+
+def _unfold(view: View, column: str, window: Array, fields: Mapping[str, Array]) -> tuple[Any, Any]:
+    """A column and its successor out of the frames that they share."""
+    frames = _frames(view, column)
+    if isinstance(view, Episode) and view.packed:
+        offsets = fields["info/offsets"]
+        return partial(_take_packed, window, offsets, frames, 0), partial(_take_packed, window, offsets, frames, 1)
+    if isinstance(view, Sequence | Episode):
+        if not view.stacks(column):
+            return window[:, :-1], window[:, 1:]
+        strided = np.moveaxis(np.lib.stride_tricks.sliding_window_view(window, frames, axis=1), -1, 2)
+        return strided[:, :-1], strided[:, 1:]
+    return window[:, :frames], window[:, -frames:]
+
+
+def _frames(view: View, column: str) -> int:
+    if isinstance(view, Hindsight):
+        view = view.transition
+    return view.frame_stack if view.stacks(column) else 1
+
+
+def _take_packed(window: Array, offsets: Array, frames: int, ahead: int) -> Array:
+    """The frames of each step of packed episodes, of which each has `frames` rows more in the window than steps."""
+    items = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    first = np.arange(len(items)) + items * frames + ahead
+    taken: Array = window[first] if frames == 1 else window[first[:, None] + np.arange(frames)]
+    return taken
+
+
+def check_reward_function(view: View, reward_fn: RewardFunction | None) -> None:
+    """InvalidArgument for a reward function that the view has no use for."""
+    if reward_fn is not None and not isinstance(view, Hindsight):
+        raise InvalidArgument(f"reward_fn goes with a Hindsight view, not with {type(view).__name__}")
+    if reward_fn is not None and not callable(reward_fn):
+        raise InvalidArgument(f"reward_fn={reward_fn!r} must be callable: reward_fn(achieved_goal, desired_goal, info)")

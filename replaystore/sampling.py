@@ -2,10 +2,15 @@
 
 A sampled batch is a set of named arrays, its *fields*, whatever carried it:
 
-    data/COLUMN     the column at the anchor (rewards: the n-step sum; terminated, truncated: at the last step taken)
+    data/COLUMN     the column at the anchor (rewards: the n-step sum; terminated, truncated: at the last step taken); of sequences and
+                    episodes at every step: (batch, T, …), packed (total, …)
     next/COLUMN     observation columns, one row after the last step taken
-    window/COLUMN   stacked columns when `data` and `next` share frames: (batch, frame_stack + n_step, …), both are views of it
-    info/NAME       step_ids, probabilities, weights, priorities, times_sampled, ages, policy_version, discount, steps_taken
+    window/COLUMN   observation columns when `data` and `next` share frames. Transition: (batch, frame_stack + 1, …); sequences and
+                    padded episodes: (batch, T + frame_stack, …); both are views of it. Packed episodes: one after the other, length +
+                    frame_stack rows each, (total + batch · frame_stack, …)
+    achieved/COLUMN hindsight: achieved goals one row after each step taken, (batch, n_step, …), the last one repeated
+    desired/COLUMN  hindsight: the goal in force, (batch, …)
+    info/NAME       what is known of each item: `INFO_DTYPES`
 """
 
 from __future__ import annotations
@@ -38,8 +43,15 @@ INFO_DTYPES: Mapping[str, str] = {
     "policy_version": "int64",
     "discount": "float32",
     "steps_taken": "int32",
+    "mask": "bool",
+    "row_ids": "int64",
+    "offsets": "int64",
+    "relabelled": "bool",
+    "goal_ids": "int64",
 }
-"""The info fields of a Transition batch, each ``(batch,)``."""
+"""The info fields, each ``(batch,)`` but for mask and row_ids, ``(batch, T)``, or row_ids of packed episodes, ``(total,)``, and offsets,
+``(batch + 1,)``. Only Transition and Hindsight have discount; sequences and episodes mask (unless packed: offsets) and row_ids; Hindsight
+relabelled and goal_ids."""
 
 
 def derive_seed(seed: int, index: int) -> int:
@@ -91,13 +103,14 @@ class SampleRequest:
             )
         if self.normalise not in ("batch", "table"):
             raise InvalidArgument(f"normalise={self.normalise!r} must be 'batch' or 'table'")
-        if not isinstance(self.view, Transition):
+        if not isinstance(self.view, View):
             raise InvalidArgument(f"view {self.view!r} must be a replaystore view, for example replaystore.Transition(n_step=3)")
-        rows = self.view.n_step + self.view.frame_stack
+        rows = self.view.rows
         if self.batch_size * rows > MAX_ROWS_WALKED:
+            most = MAX_ROWS_WALKED // rows
             raise InvalidArgument(
-                f"batch_size={self.batch_size} items of {rows} rows each (n_step + frame_stack) are too many at once: ask for at most "
-                f"{MAX_ROWS_WALKED // rows} items"
+                f"batch_size={self.batch_size} items of {rows} rows each (steps and stacked frames) are {self.batch_size * rows} rows, a "
+                f"batch walks over at most {MAX_ROWS_WALKED}: ask for " + (f"at most {most} items" if most else "shorter ones")
             )
         if self.columns is not None:
             if isinstance(self.columns, str):

@@ -242,7 +242,7 @@ class Client:
             raise
         self._give_back(stream)
         raise_reply_error(header)
-        return Batch(fields, request.view.frame_stack)
+        return Batch(fields, request.view)
 
     def _borrow(self) -> SampleStream:
         if self._pid != self._connection.pid:

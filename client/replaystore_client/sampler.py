@@ -190,7 +190,7 @@ class Sampler:
                 self._in_flight.append((number, message, []))
                 self._stream.send(message)
             raise_reply_error(header)
-            return Batch(fields, self._request.view.frame_stack)
+            return Batch(fields, self._request.view)
 
     def _ask(self) -> None:
         request, number = self._request, self._count + 1

@@ -206,7 +206,7 @@ class Table:
             prepared.fill(out)
         finally:
             prepared.close()
-        return Batch(out, request.view.frame_stack)
+        return Batch(out, request.view)
 
     def try_prepare(self, request: SampleRequest, ticket: Ticket | None = None) -> PreparedSample | None:
         """Draws anchors and pins them, or returns None when the rate limiter blocks or somebody else is first."""

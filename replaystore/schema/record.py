@@ -18,8 +18,14 @@ def to_json(record: Any) -> dict[str, Any]:
     fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
     return {
         "type": type(record).__name__,
-        **{k: (list(v) if isinstance(v, tuple) else v) for k, v in fields.items()},
+        **{k: _plain(v) for k, v in fields.items()},
     }
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def from_json(data: Any, kinds: dict[str, type[T]], what: str) -> T:

@@ -33,7 +33,7 @@ def prepare(
     chosen = choose_columns(columns, request.columns)
     successor, kind = rows.array("replay/successor"), rows.array("meta/kind")
     terminated, truncated = rows.array("steps/terminated"), rows.array("steps/truncated")
-    path, taken, end = forward(successor, kind, terminated, rows.origin, anchors, view.n_step)
+    path, taken, end = forward(successor, kind, terminated, rows.origin, anchors, view.step_range[1])
     last = path[:, -1] - rows.origin  # padded with the last step taken
     ended = terminated[last]
     small: dict[str, Array] = {}
