@@ -30,6 +30,7 @@ from replaystore.schedules import Constant, Exponential, Linear
 from replaystore.schema.columns import Column
 from replaystore.schema.filters import Filter
 from replaystore.schema.limiters import MinSize, Queue, SampleToInsertRatio, Stack
+from replaystore.schema.mixture import Mixture
 from replaystore.schema.selectors import Fifo, Lifo, MaxHeap, MinHeap, Prioritized, RankPrioritized, Recency, Uniform, WithoutReplacement
 from replaystore.schema.spaces import columns_from_env, columns_from_space
 from replaystore.schema.table_config import Retention, TableConfig
@@ -63,6 +64,7 @@ __all__ = [
     "MaxHeap",
     "MinHeap",
     "MinSize",
+    "Mixture",
     "NotFound",
     "NotReady",
     "Overloaded",

@@ -37,10 +37,9 @@ def sequence_priorities(td_errors: Any, mask: Any = None, eta: float = 0.9) -> n
     highest = kept.max(axis=1, initial=0.0)
     with np.errstate(invalid="ignore"):
         mixed = eta * highest + (1.0 - eta) * (kept.sum(axis=1) / np.maximum(true.sum(axis=1), 1))
-    return mixed.astype(np.float32)
+    return np.asarray(mixed, np.float32)
 
 
 def _array(values: Any) -> npt.NDArray[Any]:
     detach = getattr(values, "detach", None)
-    array: npt.NDArray[Any] = np.asarray(values if detach is None else detach().cpu().double().numpy())
-    return array
+    return np.asarray(values if detach is None else detach().cpu().double().numpy())
