@@ -1,13 +1,9 @@
 """The loops of the sum tree. Knows arrays and numbers; `replaystore.core.sumtree` knows what they are for.
 
-Level 0 are the leaves, float32, not ours: the leaf of id i is ``leaves[i - origin]``. Level l ≥ 1 are inner nodes, float64: node k of level
-l is the sum of the nodes ``64 k … 64 k + 63`` below it, so it covers the ids ``[k << 6 l, (k + 1) << 6 l)``. All levels lie in one array
-`nodes`; level l owns the ring of ``masks[l] + 1`` places (a power of two, at least 64) from ``bases[l]`` on, and node k is at
-``bases[l] + (k & masks[l])``. 64 siblings are aligned, hence always next to each other.
+`replaystore.core.rings` says how nodes are laid out. Leaves are float32, inner nodes float64.
 
-Everything outside the live window [first, stop) counts as 0 and is never read. Each sum adds its 64 children in the same fixed order
-(8 lanes, then the lanes in pairs), so a node's value follows from the live leaves alone: however it was updated, and after every
-restart, it has the same bits. `replaystore.core.reference` does the same in plain Python.
+Each sum adds its 64 children in the same fixed order (8 lanes, then the lanes in pairs). `replaystore.core.reference` does the same in
+plain Python.
 """
 
 from __future__ import annotations
@@ -18,6 +14,7 @@ import numpy as np
 
 from replaystore.core.jit import kernel
 from replaystore.core.random import next_unit
+from replaystore.core.rings import keep_live, live_children, to_parents, top_level
 
 _U1, _U2, _U3, _U4, _U5, _U6, _U7, _U8 = (np.uint64(n) for n in range(1, 9))
 """Unsigned, because numba tests signed indices for being negative."""
@@ -58,10 +55,8 @@ def sum_siblings(below: Any, at: int, low: int, high: int) -> float:
 
 @kernel
 def _sum_node(leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, first: int, stop: int, level: int, node: int) -> None:
-    bits = 6 * (level - 1)
     begin = node << 6
-    low = max((first >> bits) - begin, 0)
-    high = min(((stop - 1) >> bits) + 1 - begin, 64)
+    low, high = live_children(first, stop, level, node)
     if level == 1:
         total = sum_siblings(leaves, begin - origin, low, high)
     else:
@@ -82,51 +77,15 @@ def sum_range(
 @kernel
 def sum_above(leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, first: int, stop: int, ids: Any, scratch: Any) -> None:
     """Sums afresh every node above one of `ids`; ids outside the window are passed over. `scratch` is ``int64[len(ids)]``."""
-    count = 0
-    for i in range(ids.shape[0]):
-        if first <= ids[i] < stop:
-            scratch[count] = ids[i]
-            count += 1
+    count = keep_live(ids, first, stop, scratch)
     for level in range(1, bases.shape[0]):
-        kept = 0
-        last = lowest = highest = -1
-        for i in range(count):
-            node = scratch[i] >> 6
-            if node != last:  # neighbours are often siblings: blocks come in order
-                scratch[kept] = last = node
-                lowest = node if kept == 0 else min(lowest, node)
-                highest = max(highest, node)
-                kept += 1
-        count = kept
-        if count > highest - lowest:  # as many as there are nodes between them: each once, in order
-            if count > 0:
-                sum_range(
-                    leaves, origin, nodes, bases, masks, first, stop,
-                    max(lowest << (6 * level), first), min((highest + 1) << (6 * level), stop), level,
-                )  # fmt: skip
+        count, lowest, end = to_parents(scratch, count)
+        if count >= end - lowest:
+            begin = max(lowest << (6 * level), first)
+            sum_range(leaves, origin, nodes, bases, masks, first, stop, begin, min(end << (6 * level), stop), level)
             return
         for i in range(count):
             _sum_node(leaves, origin, nodes, bases, masks, first, stop, level, scratch[i])
-
-
-@kernel
-def clear_new(nodes: Any, bases: Any, masks: Any, first: int, old_stop: int, stop: int) -> None:
-    """Zeroes the nodes that [old_stop, stop) adds to the window: their places may hold what was dropped long ago."""
-    for level in range(1, bases.shape[0]):
-        begin = first >> (6 * level)
-        if old_stop > first:
-            begin = ((old_stop - 1) >> (6 * level)) + 1
-        for node in range(begin, ((stop - 1) >> (6 * level)) + 1):
-            nodes[bases[level] + (node & masks[level])] = 0.0
-
-
-@kernel
-def top_level(first: int, stop: int) -> int:
-    """The lowest level ≥ 1 with at most 64 live nodes: where draws begin, and what the total is the sum of."""
-    level = 1
-    while ((stop - 1) >> (6 * level)) - (first >> (6 * level)) >= 64:
-        level += 1
-    return level
 
 
 @kernel
@@ -161,21 +120,16 @@ def _descend(below: Any, at: int, low: int, high: int, target: float) -> tuple[i
 
 
 @kernel
-def draw(
-    leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, first: int, stop: int, state: Any, stratified: bool, ids: Any, left: Any
-) -> None:
-    """Fills `ids` (``int64[n]``) with draws in proportion to the leaves; `left` is scratch, ``float64[n]``. The total is above 0.
+def find(leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, first: int, stop: int, ids: Any, left: Any) -> None:
+    """Fills `ids` (``int64[n]``) with the ids at the cumulative masses `left`, ``float64[n]``, which is used up. The total is above 0.
 
-    All draws go down together, level by level: the loads of different draws do not wait for each other.
+    All go down together, level by level: the loads of different targets do not wait for each other.
     """
     n = ids.shape[0]
     top = top_level(first, stop)
-    total = sum_top(nodes, bases, masks, first, stop)
     low, high = first >> (6 * top), ((stop - 1) >> (6 * top)) + 1
     for i in range(n):
-        target = next_unit(state) * total
-        if stratified:
-            target = (i * total + target) / n
+        target = left[i]
         chosen = low
         for node in range(low, high):
             mass = nodes[bases[top] + (node & masks[top])]
@@ -200,7 +154,47 @@ def draw(
 
 
 @kernel
+def draw(
+    leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, first: int, stop: int, state: Any, stratified: bool, ids: Any, left: Any
+) -> None:
+    """Fills `ids` (``int64[n]``) with draws in proportion to the leaves; `left` is scratch, ``float64[n]``. The total is above 0."""
+    n = ids.shape[0]
+    total = sum_top(nodes, bases, masks, first, stop)
+    for i in range(n):
+        target = next_unit(state) * total
+        left[i] = (i * total + target) / n if stratified else target
+    find(leaves, origin, nodes, bases, masks, first, stop, ids, left)
+
+
+@kernel
 def take_masses(leaves: Any, origin: int, ids: Any, masses: Any) -> None:
     """``masses[i]`` becomes the leaf of ``ids[i]``, as float64."""
     for i in range(ids.shape[0]):
         masses[i] = leaves[ids[i] - origin]
+
+
+@kernel
+def scan(
+    leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, first: int, stop: int, newest_first: bool, ids: Any
+) -> int:  # fmt: skip
+    """Fills `ids` with the first (or last) ids of the window that have mass, in order; returns how many there are, at most all.
+
+    Nodes of sum 0 are passed over whole, at the highest level that they are empty at.
+    """
+    done = 0
+    at = stop - 1 if newest_first else first
+    while done < ids.shape[0] and first <= at < stop:
+        level = 0
+        while level + 1 < bases.shape[0] and not nodes[bases[level + 1] + ((at >> (6 * (level + 1))) & masks[level + 1])] > 0.0:
+            level += 1
+        if level > 0:
+            node = at >> (6 * level)
+            at = (node << (6 * level)) - 1 if newest_first else (node + 1) << (6 * level)
+            continue
+        end = (at >> 6 << 6) - 1 if newest_first else (at >> 6) + 1 << 6
+        while at != end and first <= at < stop and done < ids.shape[0]:
+            if leaves[at - origin] > 0.0:
+                ids[done] = at
+                done += 1
+            at += -1 if newest_first else 1
+    return done

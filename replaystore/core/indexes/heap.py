@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from replaystore.core.extremum import ExtremumTree
 from replaystore.core.indexes.protocol import Ids, Leaves, Probabilities
+from replaystore.core.indexes.treed import TreeIndex
 from replaystore.core.random import State
 
 
-class HeapIndex:
-    """The `n` extreme ids in order, ties oldest first; probabilities 1."""
+class HeapIndex(TreeIndex[ExtremumTree]):
+    """The most extreme ids in order, among equals the oldest first. About 0.08 to 0.16 bytes per step."""
+
+    __slots__ = ()
 
     def __init__(self, largest: bool) -> None:
-        raise NotImplementedError
+        super().__init__(ExtremumTree(largest))
 
     @property
     def value(self) -> float:
-        """The largest (or smallest) leaf above 0; 0 when there is none."""
-        raise NotImplementedError
-
-    @property
-    def total(self) -> float:
-        """What the probabilities are shares of: 0 if and only if nothing is eligible."""
-        raise NotImplementedError
-
-    @property
-    def count(self) -> int:
-        """How many ids are eligible."""
-        raise NotImplementedError
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of RAM of the index, the leaves not counted."""
-        raise NotImplementedError
-
-    def rebuild(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
-        """Reads all leaves of the window [first, stop) afresh."""
-        raise NotImplementedError
-
-    def extend(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
-        """Moves the window's end up to `stop` and its start to `first`; the new leaves are 0 or will be refreshed."""
-        raise NotImplementedError
-
-    def drop(self, leaves: Leaves, origin: int, first: int) -> None:
-        """Ids below `first` are gone; their leaves are never touched again."""
-        raise NotImplementedError
-
-    def refresh(self, leaves: Leaves, origin: int, ids: Ids) -> None:
-        """The leaves of `ids`, ``int64[n]``, changed. Ids outside the window are passed over."""
-        raise NotImplementedError
+        """The largest, or smallest, leaf above 0; 0 when there is none."""
+        return self._tree.value
 
     def draw(self, leaves: Leaves, origin: int, state: State, n: int) -> tuple[Ids, Probabilities]:
-        """`n` ids, ``int64[n]``, and the probability of each, ``float64[n]``."""
-        raise NotImplementedError
+        """`n` different ids in order, ``int64[n]``; probabilities 1, ``float64[n]``. Takes no random numbers.
+
+        Raises:
+            ValueError: fewer than `n` are eligible.
+        """
+        self._check_enough(n)
+        return self._tree.take(leaves, origin, n), np.ones(n)

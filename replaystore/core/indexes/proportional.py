@@ -1,48 +1,34 @@
-"""Draws in proportion to the leaves."""
+"""Draws in proportion to the leaves, with replacement."""
 
 from __future__ import annotations
 
 from replaystore.core.indexes.protocol import Ids, Leaves, Probabilities
+from replaystore.core.indexes.treed import TreeIndex
 from replaystore.core.random import State
+from replaystore.core.sumtree import SumTree
 
 
-class ProportionalIndex:
-    """P(i) ∝ leaf. With leaves of 1.0 uniform over them."""
+class ProportionalIndex(TreeIndex[SumTree]):
+    """P(i) ∝ leaf. With leaves of 1.0: uniform over them. About 0.14 to 0.28 bytes per step."""
+
+    __slots__ = ("stratified",)
 
     def __init__(self, stratified: bool = True) -> None:
-        raise NotImplementedError
+        super().__init__(SumTree())
+        self.stratified = stratified
+        """One draw from each n-th of the mass, or independent draws; the probabilities are the same."""
 
     @property
     def total(self) -> float:
-        """What the probabilities are shares of: 0 if and only if nothing is eligible."""
-        raise NotImplementedError
-
-    @property
-    def count(self) -> int:
-        """How many ids are eligible."""
-        raise NotImplementedError
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of RAM of the index, the leaves not counted."""
-        raise NotImplementedError
-
-    def rebuild(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
-        """Reads all leaves of the window [first, stop) afresh."""
-        raise NotImplementedError
-
-    def extend(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
-        """Moves the window's end up to `stop` and its start to `first`; the new leaves are 0 or will be refreshed."""
-        raise NotImplementedError
-
-    def drop(self, leaves: Leaves, origin: int, first: int) -> None:
-        """Ids below `first` are gone; their leaves are never touched again."""
-        raise NotImplementedError
-
-    def refresh(self, leaves: Leaves, origin: int, ids: Ids) -> None:
-        """The leaves of `ids`, ``int64[n]``, changed. Ids outside the window are passed over."""
-        raise NotImplementedError
+        """Sum of the leaves."""
+        return self._tree.total
 
     def draw(self, leaves: Leaves, origin: int, state: State, n: int) -> tuple[Ids, Probabilities]:
-        """`n` ids, ``int64[n]``, and the probability of each, ``float64[n]``."""
-        raise NotImplementedError
+        """`n` ids, ``int64[n]``, and their probabilities, leaf / total, ``float64[n]``.
+
+        Raises:
+            ValueError: nothing is eligible.
+        """
+        ids, masses = self._tree.draw(leaves, origin, state, n, self.stratified)
+        masses /= self._tree.total
+        return ids, masses
