@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from replaystore.core.links import DELETED
 from replaystore.engine.invariants import CLOSING
 from replaystore.engine.moment import Moment
 from replaystore.engine.table import Table
@@ -82,6 +83,7 @@ def export_episodes(table: Table, out: Path, *, closing_rows: bool = False) -> S
 def _write(moment: Moment, folder: Path, closing_rows: bool) -> tuple[int, int, int]:
     """Returns bytes written, rows and episodes."""
     whole = np.flatnonzero(moment.episode_rows("first_step") >= moment.first_step)
+    whole = whole[moment.take("replay/removed", moment.episode_rows("last_step")[whole].astype(np.int64)) != DELETED]
     while True:
         lengths = moment.episode_rows("length")[whole] + int(closing_rows)
         ends = np.cumsum(lengths, dtype=np.int64)
@@ -89,7 +91,7 @@ def _write(moment: Moment, folder: Path, closing_rows: bool) -> tuple[int, int, 
         lost = np.flatnonzero(ids < 0)
         if not len(lost):
             break
-        whole = np.delete(whole, np.unique(np.searchsorted(ends, lost, side="right")))  # a repair could not bring all of it back
+        whole = np.delete(whole, np.unique(np.searchsorted(ends, lost, side="right")))  # lost to damage, or deleted
     last = moment.episode_rows("last_step")[whole].astype(np.int64)
     copied = 0
     documents: dict[str, tuple[PlainLayout, int, str]] = {}
@@ -116,6 +118,7 @@ def _ids_in_order(moment: Moment, numbers: Ids, lengths: Ids, ends: Ids) -> Ids:
         position = moment.rows("meta/step_in_episode", start, stop)
         place = order[np.minimum(np.searchsorted(numbers, episode, sorter=order), len(numbers) - 1)]
         belongs = (numbers[place] == episode) & (position < lengths[place]) & (moment.rows("meta/kind", start, stop) <= CLOSING)
+        belongs &= moment.rows("replay/removed", start, stop) != DELETED
         place = place[belongs]
         ids[ends[place] - lengths[place] + position[belongs]] = start + np.flatnonzero(belongs)
     return ids

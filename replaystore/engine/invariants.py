@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from replaystore.core.links import DELETED, KEPT, USED_UP
 from replaystore.steps import TERMINATED, TRUNCATED
 from replaystore.storage.layout import EPISODE_DTYPES, META_DTYPES
 
@@ -27,13 +28,14 @@ STEP, CLOSING, LOST = 0, 1, 2
 REWARD = "steps/reward"
 SUCCESSOR = "replay/successor"
 TIMES_SAMPLED = "replay/times_sampled"
+REMOVED = "replay/removed"
 ROW_COLUMNS = (*(f"meta/{name}" for name in META_DTYPES), REWARD)
 """Arrays that a block of rows must hold; ``replay/…`` is checked where it is given."""
 
 RETURN_TOLERANCE = 1e-6
 """Of the sum of the absolute rewards: sums of float64 taken in another order."""
 
-_TAIL = np.dtype([("step", "i8"), ("episode", "i8"), ("position", "i8"), ("successor", "i8")])
+_TAIL = np.dtype([("step", "i8"), ("episode", "i8"), ("position", "i8"), ("successor", "i8"), ("removed", "u1")])
 _OPEN = np.dtype(  # of an episode
     [
         ("episode", "i8"),
@@ -187,13 +189,19 @@ class RowChecker:
         self._report("meta/previous", ids, begins, "-1 exactly where step_in_episode is 0", previous)
         times = rows["meta/insert_time"]
         self._report("meta/insert_time", ids, ~np.isfinite(times) & ~lost, "seconds since 1970", times)
-        self.steps += int(np.count_nonzero(kind == STEP))
+        removed = rows.get(REMOVED, np.zeros(len(ids), np.uint8))
+        self._report(REMOVED, ids, removed > USED_UP, "0 kept, 1 deleted or 2 used up", removed)
+        self._report(REMOVED, ids, (removed == USED_UP) & (kind != STEP), "0 or 1, for the row is no step", removed)
+        self.steps += int(np.count_nonzero((kind == STEP) & (removed == KEPT)))
         if SUCCESSOR not in rows:
             return
         successor = rows[SUCCESSOR]
         anchor = successor > 0
         self.anchors += int(np.count_nonzero(anchor))
-        self._report(SUCCESSOR, ids, (successor < 0) | (anchor & (kind != STEP)), "0 for a row that is no step, else 0 or more", successor)
+        wrong = (anchor & (kind != STEP)) | ((successor < 0) & (removed != USED_UP))
+        self._report(SUCCESSOR, ids, wrong, "0 for a row that is no step, else 0 or more unless used up", successor)
+        self._report(SUCCESSOR, ids, anchor & (removed == USED_UP), "0 or less, for the row is used up", successor)
+        self._report(SUCCESSOR, ids, (successor != 0) & (removed == DELETED), "0, for the row is deleted", successor)
         if TIMES_SAMPLED in rows:
             times_sampled = rows[TIMES_SAMPLED]
             self._report(TIMES_SAMPLED, ids, (kind != STEP) & (times_sampled != 0), "0, for the row is no step", times_sampled)
@@ -215,6 +223,7 @@ class RowChecker:
         position = rows["meta/step_in_episode"].astype(np.int64)
         previous = rows["meta/previous"]
         successor = rows[SUCCESSOR].astype(np.int64) if SUCCESSOR in rows else None
+        removed = rows.get(REMOVED, np.zeros(count, np.uint8))
         expected_successor = np.zeros(count, np.int64)
 
         linked = (previous >= self.first) & (previous < ids)
@@ -248,9 +257,13 @@ class RowChecker:
         self._follow(ids[outside], episode[outside], position[outside], tails["episode"], tails["position"], kinds)
         if successor is not None:
             distance = ids[outside] - tails["step"]
-            wrong = tails["successor"] != np.where(distance < 2**31, distance, 0)
+            distance[(distance >= 2**31) | (removed[outside] == DELETED) | (tails["removed"] == DELETED)] = 0
+            wrong = tails["successor"] != np.where(tails["removed"] == USED_UP, -distance, distance)
             self._report(SUCCESSOR, tails["step"], wrong, "the distance to the row that follows", tails["successor"])
             expected_successor[expected_successor >= 2**31] = 0
+            expected_successor[previous[linked & (removed == DELETED) & (previous >= start)] - start] = 0
+            expected_successor[removed == DELETED] = 0
+            expected_successor[removed == USED_UP] *= -1
             ended = (claimed > 0) | (kind != STEP)
             self._report(SUCCESSOR, ids, ended & (successor != expected_successor), "the distance to the row that follows", successor)
 
@@ -260,6 +273,7 @@ class RowChecker:
         tail = np.empty(len(fresh), _TAIL)
         tail["step"], tail["episode"], tail["position"] = ids[fresh], episode[fresh], position[fresh]
         tail["successor"] = 0 if successor is None else successor[fresh]
+        tail["removed"] = removed[fresh]
         self._tails = np.concatenate([self._tails[keep], tail])
 
     def _follow(self, ids: Ids, episode: Array, position: Array, episode_before: Array, position_before: Array, kind_before: Array) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from replaystore.core.links import DELETED
 from replaystore.engine.invariants import LOST, STEP
 from replaystore.engine.moment import Moment
 from replaystore.errors import InvalidArgument
@@ -41,7 +42,7 @@ class AllRows:
 
 
 class RenumberedRows:
-    """Rows get ids from 0 on. Left out is what has no beginning any more: its first row was evicted."""
+    """Rows get ids from 0 on. Left out are episodes that are not whole any more: their first row was evicted, or a row was deleted."""
 
     first = 0
 
@@ -52,11 +53,9 @@ class RenumberedRows:
         begins = moment.rows("meta/step_in_episode", moment.first_step, moment.next_step) == 0
         lost = moment.rows("meta/kind", moment.first_step, moment.next_step) == LOST
         spoiled = (previous < moment.first_step) & ~(begins & (previous == -1)) | lost
+        spoiled |= moment.rows("replay/removed", moment.first_step, moment.next_step) == DELETED
         if lost.any():  # they may have been the ends of episodes
-            newest = (moment.rows("meta/kind", moment.first_step, moment.next_step) == STEP) & (
-                moment.rows("replay/successor", moment.first_step, moment.next_step) == 0
-            )
-            spoiled |= newest & ~np.isin(ids, [row[2] for row in moment.checkpoint["open"]])
+            spoiled |= _newest(moment) & ~np.isin(ids, [row[2] for row in moment.checkpoint["open"]])
         if spoiled.any():
             episode = moment.rows("meta/episode", moment.first_step, moment.next_step)
             ids = ids[~np.isin(episode, episode[spoiled])]
@@ -65,7 +64,7 @@ class RenumberedRows:
         self.left_out_rows = moment.next_step - moment.first_step - len(ids)
         if not len(ids) and self.left_out_rows:
             raise InvalidArgument(
-                f"table {moment.name!r}: none of its episodes still has its first step, so there is nothing to number from 0; "
+                f"table {moment.name!r}: none of its episodes still has all of its steps, so there is nothing to number from 0; "
                 "take the snapshot without rebase"
             )
         self._episodes = np.flatnonzero(self._has(moment.episode_rows("first_step")) & self._has(moment.episode_rows("last_step")))
@@ -101,9 +100,8 @@ def open_episodes_of(moment: Moment) -> list[list[Any]]:
     """The episodes going on, as in a checkpoint, from the rows alone: what a reader has instead of a journal. Their seeds are not known."""
     first, stop = moment.first_step, moment.next_step
     previous = moment.rows("meta/previous", first, stop)
-    newest = (moment.rows("meta/kind", first, stop) == 0) & (moment.rows("replay/successor", first, stop) == 0)
     found: list[list[Any]] = []
-    for last in (first + np.flatnonzero(newest)).tolist():
+    for last in (first + np.flatnonzero(_newest(moment))).tolist():
         ids = [last]
         while (before := int(previous[ids[-1] - first])) >= first:
             ids.append(before)
@@ -112,3 +110,12 @@ def open_episodes_of(moment: Moment) -> list[list[Any]]:
         number, position, actor = (moment.take(f"meta/{name}", of_last).item() for name in ("episode", "step_in_episode", "actor"))
         found.append([number, ids[-1], last, position + 1, total, actor, -1, moment.take("meta/insert_time", of_first).item()])
     return found
+
+
+def _newest(moment: Moment) -> npt.NDArray[np.bool_]:
+    """Whether each row kept is a step that no row follows yet, ``(next_step - first_step,)``."""
+    first, stop = moment.first_step, moment.next_step
+    newest: npt.NDArray[np.bool_] = moment.rows("meta/kind", first, stop) == STEP
+    previous = moment.rows("meta/previous", first, stop)
+    newest[previous[previous >= first] - first] = False
+    return newest

@@ -1,7 +1,7 @@
 """A table at one moment, for whoever copies it while it goes on. Knows nothing of where the copy goes.
 
 Rows of `steps/`, `meta/` and `episodes/` below the noted positions never change again and stay mapped until `close`. Those of `replay/`
-go on changing: a link that has come since leads to `next_step` or beyond, and a priority may be a newer one.
+go on changing: a link that has come since leads to `next_step` or beyond, a priority may be a newer one, and rows may be removed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,21 @@ class Moment:
     """Made under the table's lock, in microseconds. Close it: until then no file of the table leaves the disk."""
 
     def __init__(
-        self, name: str, config: TableConfig, files: TableFiles, rows: Rows, checkpoint: dict[str, Any], close: Callable[[], None]
+        self,
+        name: str,
+        config: TableConfig,
+        files: TableFiles,
+        rows: Rows,
+        checkpoint: dict[str, Any],
+        deletions: int,
+        close: Callable[[], None],
     ) -> None:
         self.name = name
         self.config = config
         self.folder: Path = files.folder
         self.checkpoint = checkpoint
+        self.deletions = deletions
+        """Deletions since the table was opened: when two moments differ in it, links read in between do not fit each other."""
         self.close = close
         self.attributes: dict[str, Any] = dict(files.attributes)
         self.state = files.state.fields.copy()

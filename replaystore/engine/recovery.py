@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.core.episodes import REMEMBERED_EPISODES, EpisodeBook, runs_of_rows
-from replaystore.core.links import rebuild_successors
+from replaystore.core.links import DELETED, KEPT, USED_UP, rebuild_successors
 from replaystore.core.random import seed_state
 from replaystore.engine.rows import Rows
 from replaystore.engine.selectors import Selectors
-from replaystore.errors import StorageError
+from replaystore.errors import Corruption, StorageError
 from replaystore.schema.selectors import Prioritized
 from replaystore.schema.table_config import TableConfig
 from replaystore.steps import OPEN, RUN_DTYPE, TERMINATED, TRUNCATED, StepBlock
@@ -92,14 +92,20 @@ class OpenTable:
         files.open_published()
         self.first_step = int(files.attributes["first_step"])
         origin = files.steps.origin
-        paths = ["replay/successor", *(priority_path(n) for n, s in self.config.selectors.items() if isinstance(s, Prioritized))]
+        # what was removed is read last: nothing removed meanwhile is an anchor here
+        paths = [
+            "replay/successor",
+            "replay/removed",
+            *(priority_path(n) for n, s in self.config.selectors.items() if isinstance(s, Prioritized)),
+        ]
         for path in paths:
             copy = np.zeros(files.next_step - origin, files.steps.columns[path].layout.dtype)
             copy[self.first_step - origin :] = files.steps.rows(path, self.first_step, files.next_step)
             self.private[path] = copy
         successor = self._live("replay/successor")
-        beyond = np.arange(self.first_step, files.next_step) + successor >= files.next_step
-        successor[beyond] = 0  # rows that the writer has appended since are not ours to see
+        beyond = np.arange(self.first_step, files.next_step) + np.abs(successor) >= files.next_step
+        successor[beyond | (self._live("replay/removed") == DELETED)] = 0  # rows that the writer has appended since are not ours to see
+        successor[(self._live("replay/removed") == USED_UP) & (successor > 0)] *= -1
         self._count()
         if files.state["inserted_steps"] < self.live_steps:
             files.state["inserted_steps"] = self.live_steps
@@ -175,14 +181,23 @@ class OpenTable:
             if column.layout.live:
                 column.clear_from(files.next_step)
         origin, stop = files.steps.origin, files.next_step
-        successor = self._array("replay/successor")
-        rebuild_successors(self._array("meta/previous"), successor, origin, self.first_step, self.first_step, stop)
+        self._mend_removed()
+        removed, successor = self._array("replay/removed"), self._array("replay/successor")
+        rebuild_successors(self._array("meta/previous"), removed, successor, origin, self.first_step, self.first_step, stop)
+
+    def _mend_removed(self) -> None:
+        """Puts right what power loss made of ``replay/removed``: deletions stay, and only steps are used up."""
+        removed, is_step = self._live("replay/removed"), self._live("meta/kind") == 0
+        removed[(removed > USED_UP) | (~is_step & (removed == USED_UP))] = KEPT
+        most, least = self.config.retention.max_times_sampled, self.config.retention.min_steps
+        if most is not None and not least:  # the count may have come through without the mark
+            removed[is_step & (removed == KEPT) & (self._live("replay/times_sampled") >= most)] = USED_UP
 
     # -- both
 
     def _count(self) -> None:
-        self.anchors = int(np.count_nonzero(self._live("replay/successor")))
-        self.live_steps = int(np.count_nonzero(self._live("meta/kind") == 0))
+        self.anchors = int(np.count_nonzero(self._live("replay/successor") > 0))
+        self.live_steps = int(np.count_nonzero((self._live("meta/kind") == 0) & (self._live("replay/removed") == KEPT)))
 
     def _seed_random(self) -> None:
         state = self.files.state.rng
@@ -192,4 +207,7 @@ class OpenTable:
 
 def stored_layouts(config: TableConfig, rows_per_chunk: dict[str, int]) -> list[ArrayLayout]:
     """The arrays as they were laid out when the table was made, whatever its retention says now."""
+    missing = [layout.path for layout in layouts_of(config) if layout.path not in rows_per_chunk]
+    if missing:
+        raise Corruption(f"the attribute rows_per_chunk lacks {', '.join(missing)}: restore zarr.json, or run 'replaystore repair'")
     return [replace(layout, rows_per_chunk=rows_per_chunk[layout.path]) for layout in layouts_of(config)]

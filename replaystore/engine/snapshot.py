@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.core.indexes import PrioritizedIndex
+from replaystore.core.links import DELETED, KEPT, USED_UP
 from replaystore.engine.kept import AllRows, RenumberedRows, open_episodes_of
 from replaystore.engine.moment import Moment
 from replaystore.engine.recovery import layouts_of
@@ -111,6 +112,7 @@ def copy_table(table: Table, folder: Path, *, change: Change | None = None, reba
             copy.live_columns()
             later = table.capture()
             if later.config == moment.config:
+                copy.clean = later.deletions == moment.deletions  # if not, the copy's first opening derives its links
                 highest = later.state["max_mass"][0]
                 later.close()
                 break
@@ -137,6 +139,8 @@ class _Copy:
         self._kept: Kept = RenumberedRows(moment) if rebase else AllRows(moment, most)
         self._linker, self._copied_bytes = Linker(), 0
         self._anchors = self._steps = 0
+        self.clean = True
+        """Whether links and marks of removal are of one moment."""
         for layout in (*self._layouts, *moment.episode_layouts):
             (folder / layout.path).mkdir(parents=True, exist_ok=True)
         (folder / PRIVATE_FOLDER / "journal").mkdir(parents=True)
@@ -152,13 +156,17 @@ class _Copy:
             stop = min(start + LIVE_BLOCK_ROWS, kept.stop)
             ids = kept.ids(start, stop)
             distances = moment.take("replay/successor", ids)
-            following = ids + distances
-            is_anchor = (distances > 0) & (following < moment.next_step)  # a link that has come since leads beyond
-            distances[is_anchor] = kept.translate(following[is_anchor]) - np.flatnonzero(is_anchor) - start
-            distances[~is_anchor] = 0
+            removed = moment.take("replay/removed", ids)  # after the links: what has gone since is no anchor of the copy
+            following = ids + np.abs(distances)
+            linked = (distances != 0) & (following < moment.next_step) & (removed != DELETED)  # a link that has come since leads beyond
+            distances[linked] = kept.translate(following[linked]) - np.flatnonzero(linked) - start
+            distances[~linked] = 0
+            distances[removed == USED_UP] *= -1
+            is_anchor = distances > 0
             self._anchors += int(np.count_nonzero(is_anchor))
-            self._steps += int(np.count_nonzero(moment.take("meta/kind", ids) == 0))
+            self._steps += int(np.count_nonzero((moment.take("meta/kind", ids) == 0) & (removed == KEPT)))
             live["replay/successor"].write(start, distances)
+            live["replay/removed"].write(start, removed)
             live["replay/times_sampled"].write(start, moment.take("replay/times_sampled", ids))
             for path, masses in leaves.items():
                 live[path].write(start, masses(ids, is_anchor))
@@ -291,7 +299,7 @@ class _Copy:
     def _write_state(self, highest: npt.NDArray[np.float64]) -> None:
         moment, page = self._moment, StatePage(self._folder / PRIVATE_FOLDER / "state", "rw")
         page.fields[...] = moment.state
-        page["clean"] = 1
+        page["clean"] = int(self.clean)
         page["durable_step"], page["durable_sequence"], page["first_step"] = self._kept.stop, moment.sequence, self._kept.first
         limiter = self._config.rate_limiter
         if limiter != moment.config.rate_limiter:  # it counts from now on, as after `Table.alter`

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,16 +19,17 @@ import numpy.typing as npt
 from replaystore.batch import Batch
 from replaystore.core.episodes import Plan
 from replaystore.core.limiter import Limiter
+from replaystore.core.links import DELETED, KEPT
 from replaystore.engine.appending import episode_arrays, step_arrays
 from replaystore.engine.buffers import BufferPool
 from replaystore.engine.committing import Committing
-from replaystore.engine.drawing import Drawing
+from replaystore.engine.drawing import Drawing, DrawnSample
 from replaystore.engine.moment import Moment
 from replaystore.engine.pins import Pins
 from replaystore.engine.recovery import OpenTable
 from replaystore.engine.rows import Rows
 from replaystore.errors import InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
-from replaystore.sampling import PreparedSample, SampleRequest
+from replaystore.sampling import SampleRequest
 from replaystore.schema.limiters import MinSize, RateLimiter
 from replaystore.schema.selectors import Selector
 from replaystore.schema.table_config import Retention, TableConfig
@@ -62,13 +64,14 @@ class Table:
         self._pins = Pins()
         self._buffers = BufferPool()
         self._closed = False
+        self._deletions = 0
         opened = OpenTable(name, folder, mode, progress)
         self.config: TableConfig = opened.config
         self.recovered_steps = opened.files.next_step - opened.first_step
         self._files, self._book, self._selectors = opened.files, opened.book, opened.selectors
         self._first, self._anchors, self._steps = opened.first_step, opened.anchors, opened.live_steps
         self._private = opened.private
-        self._drawing = Drawing(self.config.columns, self._selectors, self._files.state, self._pins)
+        self._drawing = Drawing(self.config.columns, self._selectors, self._files, self._pins)
         # A store that is only read gets no inserts: a ratio would hold its readers back for ever.
         self._limiter = Limiter(self.config.rate_limiter if mode == "rw" else MinSize())
         self._committing = Committing(name, self._files, self._lock, self._pins, self._checkpoint)
@@ -171,6 +174,7 @@ class Table:
         successor[start - origin : start - origin + rows] = linked
         distances = plan.starts - plan.previous
         known = (plan.previous >= self._first) & (distances < 2**31)
+        known[known] = steps.columns["replay/removed"].array[plan.previous[known] - origin] != DELETED
         tails = plan.previous[known]
         successor[tails - origin] = distances[known]
         entering = np.concatenate([tails[tails < start], start + np.flatnonzero(successor[start - origin : start - origin + rows])])
@@ -186,8 +190,8 @@ class Table:
         """Moves the start of the table up to `first`. Files go at the next commit."""
         rows = self._rows()
         old = slice(self._first - rows.origin, first - rows.origin)
-        self._anchors -= int(np.count_nonzero(rows.array("replay/successor")[old]))
-        self._steps -= int(np.count_nonzero(rows.array("meta/kind")[old] == 0))
+        self._anchors -= int(np.count_nonzero(rows.array("replay/successor")[old] > 0))
+        self._steps -= int(np.count_nonzero((rows.array("meta/kind")[old] == 0) & (rows.array("replay/removed")[old] == KEPT)))
         self._first = self._files.state["first_step"] = first
         self._selectors.drop(rows, first)
 
@@ -199,16 +203,22 @@ class Table:
         Raises:
             NotReady: it did so for `timeout_s`; the text says which bound, by how much and who has to act.
         """
-        why = lambda: self.why_blocked("sample", request.batch_size)  # noqa: E731
-        prepared = wait_turn(self.sampling, lambda ticket: self.try_prepare(request, ticket), timeout_s, why)
+        why = lambda: self.why_blocked("sample", request.batch_size, request)  # noqa: E731
+        return self._filled(wait_turn(self.sampling, lambda ticket: self.try_prepare(request, ticket), timeout_s, why), request)
+
+    def sample_at(self, request: SampleRequest, step_ids: Any, as_of: int | None = None) -> Batch:
+        """The batch that exactly these anchors expand to, as they stood when `as_of` was the next step id; see `prepare_at`."""
+        return self._filled(self.prepare_at(request, step_ids, as_of), request)
+
+    def _filled(self, prepared: DrawnSample, request: SampleRequest) -> Batch:
         try:
             out = {field.name: self._buffers.take(field.shape, field.dtype) for field in prepared.fields}
             prepared.fill(out)
         finally:
             prepared.close()
-        return Batch(out, request.view)
+        return Batch(out, request.view, prepared.candidates, prepared.mass, prepared.next_step)
 
-    def try_prepare(self, request: SampleRequest, ticket: Ticket | None = None) -> PreparedSample | None:
+    def try_prepare(self, request: SampleRequest, ticket: Ticket | None = None) -> DrawnSample | None:
         """Draws anchors and pins them, or returns None when the rate limiter blocks or somebody else is first."""
         self._drawing.check(request)
         with self._lock:
@@ -218,10 +228,36 @@ class Table:
                 return None
             prepared = self._drawing.prepare(request, self._rows(), self._anchors)
             if prepared is None:
+                if ticket is not None:
+                    self.sampling.step_aside(ticket)  # what others want may well be there
                 return None
             self._files.state["sampled_items"] += request.batch_size
         self.inserting.notify()
         return prepared
+
+    def prepare_at(self, request: SampleRequest, step_ids: Any, as_of: int | None = None) -> DrawnSample:
+        """Pins exactly these anchors, in this order. Nothing is counted, no limiter asked; probabilities are 0 and weights 1.
+
+        Args:
+            request: its batch size is the number of ids; selector (for priorities), view, columns and seed count, the rest does not.
+            step_ids: ``(batch_size,)`` integers.
+            as_of: rows from this id on are not seen, as if they had not been written yet.
+
+        Raises:
+            NotFound: one of them is no anchor that is kept; names the first such.
+        """
+        ids = np.asarray(step_ids)
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise InvalidArgument(f"step_ids must be one-dimensional whole numbers, got {ids.dtype} {ids.shape}")
+        self._drawing.check(request)
+        with self._lock:
+            self._check_open()
+            rows = self._rows()
+            if as_of is not None:
+                if as_of < 0:
+                    raise InvalidArgument(f"as_of={as_of} must be a step id, 0 or more")
+                rows = replace(rows, stop=min(rows.stop, max(rows.first, as_of)))
+            return self._drawing.prepare_at(request, rows, ids.astype(np.int64))
 
     def update_priorities(self, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:
         """Sets priorities; the table adds epsilon and raises to alpha. Evicted or unknown ids are counted, nothing else is touched.
@@ -426,7 +462,9 @@ class Table:
         with self._lock:
             self._check_open()
             token = self._pins.acquire()
-            return Moment(self.name, self.config, self._files, self._rows(), self._checkpoint(), lambda: self._pins.release(token))
+            return Moment(
+                self.name, self.config, self._files, self._rows(), self._checkpoint(), self._deletions, lambda: self._pins.release(token)
+            )
 
     def close(self, *, save: bool = True) -> None:
         """Makes everything durable and published, and closes the files. Nobody may be reading any more.

@@ -104,6 +104,7 @@ def step_arrays(columns: Mapping[str, Any], selectors: Iterable[tuple[str, bool]
     arrays = [make(f"steps/{name}", column.shape, column.dtype) for name, column in columns.items()]
     arrays += [make(f"meta/{name}", (), dtype) for name, dtype in META_DTYPES.items()]
     arrays += [make("replay/successor", (), "int32", True), make("replay/times_sampled", (), "uint32", True)]
+    arrays += [make("replay/removed", (), "uint8", True)]
     arrays += [make(priority_path(name), (), "float32", True) for name, prioritized in selectors if prioritized]
     return arrays
 

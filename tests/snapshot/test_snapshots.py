@@ -268,7 +268,7 @@ def test_nothing_to_number(store: Store, tmp_path: Path) -> None:
             assert copy.stats("t").steps == 0
             Actor(copy, "t").play(100)
     Actor(store, "t", streams=1).play(200, ends=0.0)
-    with pytest.raises(rs.InvalidArgument, match="none of its episodes still has its first step"):
+    with pytest.raises(rs.InvalidArgument, match="none of its episodes still has all of its steps"):
         store.snapshot("t", tmp_path / "out", rebase=True)
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
