@@ -95,6 +95,11 @@ class Batch:
         shapes = ", ".join(f"{name} {array.dtype.name}{list(array.shape)}" for name, array in arrays.items())
         return f"<Batch of {len(self)}: {shapes}>"
 
+    @property
+    def fields(self) -> Mapping[str, Array]:
+        """The arrays that it is made of, by the names in `replaystore.sampling`."""
+        return self._fields
+
     def keys(self) -> list[str]:
         """All names that ``batch[name]`` takes."""
         return [*self._columns, *(name for name in self._info if name not in self._columns)]

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
-from replaystore.batch import Batch
+from replaystore.batch import Batch, RewardFunction
 from replaystore.engine.dataset import export_episodes
 from replaystore.engine.parameters import ParameterShelf
 from replaystore.engine.recovery import new_table
@@ -21,7 +21,9 @@ from replaystore.engine.sampler import EmbeddedSampler
 from replaystore.engine.snapshot import copy_table, take_snapshot
 from replaystore.engine.table import Table
 from replaystore.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
+from replaystore.sample_log import Log
 from replaystore.sampling import SampleRequest
+from replaystore.schedules import Beta, beta_at
 from replaystore.schema.columns import check_name
 from replaystore.schema.filters import Filter
 from replaystore.schema.limiters import RateLimiter
@@ -361,7 +363,7 @@ class Store:
         name: str,
         batch_size: int,
         view: View | None = None,
-        beta: float = 0.0,
+        beta: Beta = 0.0,
         seed: int | None = None,
         selector: str | FreeSelector | None = None,
         columns: Any = None,
@@ -369,10 +371,15 @@ class Store:
         normalise: str = "batch",
         prefetch: int = 4,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        log: Log | None = None,
+        reward_fn: RewardFunction | None = None,
     ) -> EmbeddedSampler:
-        """An endless iterator of batches with `update_priorities`; `prefetch` matters only over the network."""
-        request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, columns, where, normalise)
-        return EmbeddedSampler(self.table(name), request, timeout_s)
+        """An endless iterator of batches with `update_priorities`; `prefetch` matters only over the network.
+
+        Arguments as for `sample`; `beta` may be a schedule, called with the batch's index; `log`, a path or `SampleLog`, notes every batch.
+        """
+        request = SampleRequest(batch_size, view or Transition(), selector, beta_at(beta, 0), seed, columns, where, normalise)
+        return EmbeddedSampler(self.table(name), request, timeout_s, prefetch, beta, log, reward_fn)
 
     def update_priorities(self, name: str, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:
         """Sets the priorities of steps; counts how many were applied, are gone (evicted) or were rejected (NaN, negative)."""

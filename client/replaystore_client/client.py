@@ -10,9 +10,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.batch import Batch
+from replaystore.batch import Batch, RewardFunction
 from replaystore.errors import InvalidArgument
+from replaystore.sample_log import Log
 from replaystore.sampling import SampleRequest
+from replaystore.schedules import Beta, beta_at
 from replaystore.schema.columns import check_name
 from replaystore.schema.filters import Filter
 from replaystore.schema.limiters import RateLimiter
@@ -262,7 +264,7 @@ class Client:
         name: str,
         batch_size: int,
         view: View | None = None,
-        beta: float = 0.0,
+        beta: Beta = 0.0,
         seed: int | None = None,
         selector: str | FreeSelector | None = None,
         columns: Sequence[str] | None = None,
@@ -270,6 +272,8 @@ class Client:
         normalise: str = "batch",
         prefetch: int = 4,
         timeout_s: float | None = None,
+        log: Log | None = None,
+        reward_fn: RewardFunction | None = None,
     ) -> Sampler:
         """An endless iterator of batches with `update_priorities`; a context manager. Arguments as for `sample`, and:
 
@@ -277,17 +281,21 @@ class Client:
             name: the table.
             batch_size: items per batch.
             view: what each anchor expands to.
-            beta: exponent of the importance weights; `Sampler.beta` may be set later.
+            beta: exponent of the importance weights, or a schedule that is called with the batch's index; `Sampler.beta` may be set later.
             seed: batch i is drawn with `derive_seed(seed, i)`.
             selector: name of one of the table's selectors, or one that needs no priorities, such as ``Uniform()``.
             columns: reads only these.
             where: draws only anchors that pass this filter; probabilities are those among them.
             normalise: divides the weights by the batch's largest, or (``"table"``) by the largest that any anchor could have.
             prefetch: requests in flight. Priority updates reach the draw of the batch that many iterations later.
+                0: only what `ask` asks for.
             timeout_s: how long an iteration waits.
+            log: a path or a `replaystore.SampleLog`: every batch is drawn with a seed and noted, so that it can be read again.
+            reward_fn: gives `Hindsight` batches their rewards: ``reward_fn(achieved_goal, desired_goal, info)``, called once per batch.
         """
-        request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, _names(columns), where, normalise)
-        return Sampler(self._connection, name, request, prefetch, self._timeout_s if timeout_s is None else timeout_s)
+        request = SampleRequest(batch_size, view or Transition(), selector, beta_at(beta, 0), seed, _names(columns), where, normalise)
+        limit = self._timeout_s if timeout_s is None else timeout_s
+        return Sampler(self._connection, name, request, prefetch, limit, beta, log, reward_fn)
 
     def update_priorities(self, name: str, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:
         """Sets the priorities of steps; counts how many were applied, are gone (evicted) or were rejected (NaN, negative)."""

@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
@@ -15,9 +15,11 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.batch import Batch
+from replaystore.batch import Batch, RewardFunction, check_reward_function
 from replaystore.errors import InvalidArgument, NotReady, ReplayStoreError
+from replaystore.sample_log import Log, Noting
 from replaystore.sampling import SampleRequest, derive_seed
+from replaystore.schedules import Beta, beta_at
 from replaystore.steps import UpdateCounts
 from replaystore.v1 import data_pb2 as pb
 from replaystore.wire.samples import (
@@ -33,6 +35,7 @@ from replaystore_client.watchdog import LATE_S, watch
 
 _WAIT_AT_SERVER_S = 3600.0
 _CLOSING_S = 5.0
+_KEPT_QUERIES = 64
 
 
 class SampleStream:
@@ -123,6 +126,16 @@ class SampleStream:
         self._drop_call()
 
 
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """A request in flight."""
+
+    number: int
+    request: SampleRequest
+    message: bytes
+    carried: list[Updates]
+
+
 class Sampler:
     """An endless iterator of batches: ``for batch in sampler: …; sampler.update_priorities(batch.step_ids, errors)``.
 
@@ -130,27 +143,43 @@ class Sampler:
     `derive_seed(seed, i)`, so the same store and calls give the same batches. For one thread at a time.
     """
 
-    def __init__(self, connection: Connection, table: str, request: SampleRequest, prefetch: int, timeout_s: float) -> None:
-        if not 1 <= prefetch <= 1024:
-            raise InvalidArgument(f"prefetch={prefetch} must be from 1 to 1024")
-        self._connection, self._table, self._request = connection, table, request
+    def __init__(
+        self,
+        connection: Connection,
+        table: str,
+        request: SampleRequest,
+        prefetch: int,
+        timeout_s: float,
+        beta: Beta | None = None,
+        log: Log | None = None,
+        reward_fn: RewardFunction | None = None,
+    ) -> None:
+        if not 0 <= prefetch <= 1024:
+            raise InvalidArgument(f"prefetch={prefetch} must be from 0 to 1024; with 0 only what `ask` asks for is drawn")
+        check_reward_function(request.view, reward_fn)
+        self._connection, self._table = connection, table
         self._prefetch, self._timeout_s = prefetch, timeout_s
-        self._query = encode_query(table, request)
+        self._beta: Beta = request.beta if beta is None else beta
+        self._reward_fn = reward_fn
+        self._noting = Noting(log)
+        self._request = self._noting.prepared(request)
+        self._queries = {request.batch_size: encode_query(table, request)}
         self._stream = SampleStream(connection)
         self._count = 0
-        self._in_flight: deque[tuple[int, bytes, list[Updates]]] = deque()
+        self._in_flight: deque[_Ask] = deque()
         self._updates: list[Updates] = []
         self._applied = self._gone = self._rejected = 0
         self._closed = False
 
     @property
     def beta(self) -> float:
-        """Exponent of the importance weights of the requests to come; may be set at any time."""
-        return self._request.beta
+        """Exponent of the importance weights of the next request; may be set at any time, to a number or a schedule."""
+        return beta_at(self._beta, self._count)
 
     @beta.setter
-    def beta(self, beta: float) -> None:
-        self._request = replace(self._request, beta=beta)
+    def beta(self, beta: Beta) -> None:
+        beta_at(beta, self._count)
+        self._beta = beta
 
     @property
     def updates(self) -> UpdateCounts:
@@ -170,36 +199,50 @@ class Sampler:
         if self._closed:
             raise InvalidArgument("this sampler is closed")
         while self._stream.unanswered < self._prefetch:
-            self._ask()
+            self.ask()
+        if not self._in_flight:
+            raise InvalidArgument("nothing was asked for: call ask first, as prefetch is 0")
         started = time.monotonic()
         while True:
             header, fields = self._stream.receive(max(0.0, self._timeout_s - (time.monotonic() - started)))
-            number, message, _ = self._in_flight[0]
-            if header.request != number:
+            asked = self._in_flight[0]
+            if header.request != asked.number:
                 self._stream.close()
                 self._in_flight.clear()
-                raise ReplayStoreError(f"{self._connection.address} answered request {header.request}, it was to answer {number}")
+                raise ReplayStoreError(f"{self._connection.address} answered request {header.request}, it was to answer {asked.number}")
             if header.HasField("waiting"):
                 if time.monotonic() - started >= self._timeout_s:
                     raise NotReady(header.waiting)
                 continue
-            _, _, carried = self._in_flight.popleft()
-            if carried:
+            self._in_flight.popleft()
+            if asked.carried:
                 self._count_updates(header.updates)
             if header.HasField("error") and header.error.kind == NotReady.__name__:
-                self._in_flight.append((number, message, []))
-                self._stream.send(message)
+                self._in_flight.append(_Ask(asked.number, asked.request, asked.message, []))
+                self._stream.send(asked.message)
             raise_reply_error(header)
-            return Batch(fields, self._request.view)
+            batch = Batch(fields, self._request.view, header.candidates, header.mass, header.next_step)
+            self._noting.note(self._table, asked.request, asked.number - 1, batch)
+            return batch if self._reward_fn is None else batch.relabel(self._reward_fn)
 
-    def _ask(self) -> None:
-        request, number = self._request, self._count + 1
-        seed = None if request.seed is None else derive_seed(request.seed, self._count)
+    def ask(self, batch_size: int | None = None) -> None:
+        """Puts a request in flight besides those of `prefetch`, for a batch of another size if one is given."""
+        if self._closed:
+            raise InvalidArgument("this sampler is closed")
+        number = self._count + 1
+        seed = None if self._request.seed is None else derive_seed(self._request.seed, self._count)
+        size = self._request.batch_size if batch_size is None else batch_size
+        request = replace(self._request, batch_size=size, beta=self.beta, seed=seed)
+        query = self._queries.get(size)
+        if query is None:
+            if len(self._queries) > _KEPT_QUERIES:
+                self._queries.clear()
+            query = self._queries[size] = encode_query(self._table, request)
         carried, self._updates = self._updates, []
         notice_s = min(1.0, max(self._timeout_s, 0.08) / 4)
-        message = encode_sample_request(number, self._query, request.beta, seed, _WAIT_AT_SERVER_S, notice_s, _merge(carried))
+        message = encode_sample_request(number, query, request.beta, seed, _WAIT_AT_SERVER_S, notice_s, _merge(carried))
         self._stream.send(message)
-        self._in_flight.append((number, message, carried))
+        self._in_flight.append(_Ask(number, request, message, carried))
         self._count += 1
 
     def _count_updates(self, counts: Any) -> None:
@@ -225,8 +268,9 @@ class Sampler:
             return
         self._closed = True
         self._stream.close()
+        self._noting.close()
         # those of unanswered requests may or may not have been applied: setting a priority twice changes nothing
-        updates = _merge([update for _, _, carried in self._in_flight for update in carried] + self._updates)
+        updates = _merge([update for asked in self._in_flight for update in asked.carried] + self._updates)
         self._in_flight.clear()
         if updates is not None:
             reply = self._connection.unary("UpdatePriorities", encode_update(self._table, updates), _CLOSING_S)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from replaystore.batch import Batch
+from replaystore.batch import Batch, RewardFunction, check_reward_function
 from replaystore.engine.table import Table
 from replaystore.errors import InvalidArgument
-from replaystore.sampling import SampleRequest, derive_seed
+from replaystore.sample_log import Log, Noting
+from replaystore.sampling import MAX_BATCH_SIZE, SampleRequest, derive_seed
+from replaystore.schedules import Beta, beta_at
+from replaystore.schema.record import check_number
 from replaystore.steps import UpdateCounts
 
 
@@ -20,33 +24,63 @@ class EmbeddedSampler:
     With a seed, batch i is drawn with `derive_seed(seed, i)`, so the same store and calls give the same batches.
     """
 
-    def __init__(self, table: Table, request: SampleRequest, timeout_s: float) -> None:
-        self._table, self._request, self._timeout_s = table, request, timeout_s
+    def __init__(
+        self,
+        table: Table,
+        request: SampleRequest,
+        timeout_s: float,
+        prefetch: int = 4,
+        beta: Beta | None = None,
+        log: Log | None = None,
+        reward_fn: RewardFunction | None = None,
+    ) -> None:
+        check_reward_function(request.view, reward_fn)
+        self._table, self._timeout_s, self._asks = table, timeout_s, prefetch > 0
+        self._beta: Beta = request.beta if beta is None else beta
+        self._reward_fn = reward_fn
+        self._noting = Noting(log)
+        self._request = self._noting.prepared(request)
         self._count = 0
+        self._in_line: deque[int] = deque()
         self._updates = UpdateCounts(0, 0, 0)
         self._closed = False
 
     @property
     def beta(self) -> float:
-        """Exponent of the importance weights of the batches to come; may be set at any time."""
-        return self._request.beta
+        """Exponent of the importance weights of the next batch; may be set at any time, to a number or a schedule."""
+        return beta_at(self._beta, self._count)
 
     @beta.setter
-    def beta(self, beta: float) -> None:
-        self._request = replace(self._request, beta=beta)
+    def beta(self, beta: Beta) -> None:
+        beta_at(beta, self._count)
+        self._beta = beta
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
+    def ask(self, batch_size: int | None = None) -> None:
+        """Puts a batch in line, of another size if one is given. With ``prefetch=0`` only batches that are asked for are drawn."""
+        if self._closed:
+            raise InvalidArgument("this sampler is closed")
+        size = self._request.batch_size if batch_size is None else batch_size
+        check_number("batch_size", size, 1, MAX_BATCH_SIZE, whole=True)
+        self._in_line.append(size)
+
     def __next__(self) -> Batch:
         if self._closed:
             raise InvalidArgument("this sampler is closed")
-        request = self._request
-        if request.seed is not None:
-            request = replace(request, seed=derive_seed(request.seed, self._count))
+        if not self._in_line:
+            if not self._asks:
+                raise InvalidArgument("nothing was asked for: call ask first, as prefetch is 0")
+            self.ask()
+        index, seed = self._count, self._request.seed
+        seed = None if seed is None else derive_seed(seed, index)
+        request = replace(self._request, batch_size=self._in_line[0], seed=seed, beta=self.beta)
         batch = self._table.sample(request, self._timeout_s)
+        self._in_line.popleft()
         self._count += 1
-        return batch
+        self._noting.note(self._table.name, request, index, batch)
+        return batch if self._reward_fn is None else batch.relabel(self._reward_fn)
 
     @property
     def updates(self) -> UpdateCounts:
@@ -62,6 +96,7 @@ class EmbeddedSampler:
     def close(self) -> None:
         """Ends the iteration."""
         self._closed = True
+        self._noting.close()
 
     def __enter__(self) -> Self:
         return self

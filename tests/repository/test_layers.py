@@ -12,6 +12,7 @@ LAYERS = [  # lowest first; a room may import itself and what stands before it
     ("replaystore.schema", "replaystore.errors"),
     ("replaystore.schedules", "replaystore.priorities"),
     ("replaystore.steps", "replaystore.sampling", "replaystore.batch", "replaystore.turns", "replaystore.status", "replaystore.writer"),
+    ("replaystore.sample_log", "replaystore.federated"),
     ("replaystore.v1",),
     ("replaystore.wire",),
     ("replaystore.core",),
