@@ -1,46 +1,80 @@
-"""Along a stream: the rows an n-step transition takes, and the frames before a step."""
+"""Along a stream: the rows an n-step transition takes, and the frames before a step. `stretch.py` walks further, `goals.py` to an end.
+
+A step that is used up has a negative successor: no anchor, but walks pass through. A deleted row ends a walk in either direction.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from replaystore.core.jit import kernel
+from replaystore.core.random import State, next_below
 
 Ids = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int32]
+
+DELETED = 1
+"""In ``replay/removed``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """What walks look at: mapped columns, element i being row ``origin + i``. Rows outside [first, stop) do not exist."""
+
+    successor: npt.NDArray[np.int32]
+    """Distance to the row after it; 0 none, negative when the step is used up."""
+    previous: npt.NDArray[np.int64]
+    """Id of the row before it in the episode, -1 none."""
+    kind: npt.NDArray[np.uint8]
+    """0 a step, else a row that is none."""
+    terminated: npt.NDArray[np.bool_]
+    removed: npt.NDArray[np.uint8]
+    """`DELETED` or not; empty when nothing ever was."""
+    origin: int
+    first: int
+    stop: int
 
 
 @kernel
-def _forward(successor: Any, kind: Any, terminated: Any, origin: int, anchors: Any, path: Any, taken: Any, end: Any) -> None:
-    n_step = path.shape[1]
+def _forward(
+    successor: Any, kind: Any, terminated: Any, origin: int, stop: int, anchors: Any, limits: Any, path: Any, taken: Any, end: Any
+) -> None:
+    same = limits.shape[0] == 1
     for item in range(anchors.shape[0]):
+        limit = limits[0] if same else limits[item]
         step = anchors[item]
-        following = step + successor[step - origin]
+        following = step + abs(successor[step - origin])
         count = 1
         path[item, 0] = step
-        while count < n_step and not terminated[step - origin] and kind[following - origin] == 0 and successor[following - origin] > 0:
+        while count < limit and not terminated[step - origin] and kind[following - origin] == 0:
+            distance = abs(successor[following - origin])
+            if distance == 0 or following + distance >= stop:
+                break
             step = following
-            following = step + successor[step - origin]
+            following = step + distance
             path[item, count] = step
             count += 1
-        for position in range(count, n_step):
+        for position in range(count, path.shape[1]):
             path[item, position] = step
         taken[item] = count
         end[item] = following
 
 
 @kernel
-def _backward(previous: Any, origin: int, first: int, ids: Any, window: Any) -> None:
+def _backward(previous: Any, removed: Any, origin: int, first: int, ids: Any, window: Any) -> None:
     length = window.shape[1]
+    known = removed.shape[0] > 0
     for item in range(ids.shape[0]):
         step = ids[item]
         window[item, length - 1] = step
         for position in range(length - 2, -1, -1):
             if step >= first:
                 step = previous[step - origin]
-            if step < first:
+            if step < first or (known and removed[step - origin] == DELETED):
                 step = -1
             window[item, position] = step
 
@@ -53,36 +87,47 @@ def _pad(window: Any) -> None:
                 window[item, position] = window[item, position + 1]
 
 
-def forward(
-    successor: npt.NDArray[np.int32], kind: npt.NDArray[np.uint8], terminated: npt.NDArray[np.bool_], origin: int, anchors: Ids, n_step: int
-) -> tuple[Ids, npt.NDArray[np.int32], Ids]:
+@kernel
+def _draw_limits(state: Any, low: int, high: int, limits: Any) -> None:
+    for item in range(limits.shape[0]):
+        limits[item] = low + next_below(state, high - low + 1)
+
+
+def forward(links: Links, anchors: Ids, limits: Ids, longest: int) -> tuple[Ids, Counts, Ids]:
     """The steps of n-step transitions.
 
     Args:
-        successor, kind, terminated: mapped columns; element i is row ``origin + i``.
-        origin: row id of element 0.
+        links: the rows.
         anchors: ``(n,)`` ids of steps that have a successor.
-        n_step: how many steps at most.
+        limits: ``(n,)`` or, for all alike, ``(1,)``: how many steps at most.
+        longest: at least every limit.
 
     Returns:
-        path: ``(n, n_step)`` ids of the steps taken, the last one repeated to the end of the row.
-        taken: ``(n,)`` how many, at least 1. Fewer than `n_step` after a terminated step, at the closing row, or where the stream
+        path: ``(n, longest)`` ids of the steps taken, the last one repeated to the end of the row.
+        taken: ``(n,)`` how many, at least 1. Fewer than its limit after a terminated step, at the closing row, or where the stream
             ends for now.
         end: ``(n,)`` id of the row after the last step taken.
     """
     n = len(anchors)
-    path, taken, end = np.empty((n, n_step), np.int64), np.empty(n, np.int32), np.empty(n, np.int64)
-    _forward(successor, kind, terminated, origin, anchors, path, taken, end)
+    path, taken, end = np.empty((n, longest), np.int64), np.empty(n, np.int32), np.empty(n, np.int64)
+    _forward(links.successor, links.kind, links.terminated, links.origin, links.stop, anchors, limits, path, taken, end)
     return path, taken, end
 
 
-def backward(previous: npt.NDArray[np.int64], origin: int, first: int, ids: Ids, length: int) -> Ids:
-    """The `length` rows up to each of `ids`: ``(n, length)``, oldest first; −1 before the episode's start and below `first`."""
+def backward(links: Links, ids: Ids, length: int) -> Ids:
+    """The `length` rows up to each of `ids`: ``(n, length)``, oldest first; −1 before the episode's start, below `first` and deleted."""
     window = np.empty((len(ids), length), np.int64)
-    _backward(previous, origin, first, ids, window)
+    _backward(links.previous, links.removed, links.origin, links.first, ids, window)
     return window
 
 
 def pad_edge(window: Ids) -> None:
     """Replaces −1 in each row by its oldest real id, in place."""
     _pad(window)
+
+
+def draw_limits(state: State, low: int, high: int, n: int) -> Ids:
+    """``(n,)`` numbers of steps, each uniform from `low` to `high`; `state` moves on."""
+    limits = np.empty(n, np.int64)
+    _draw_limits(state, low, high, limits)
+    return limits

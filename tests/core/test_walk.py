@@ -21,7 +21,9 @@ class Rows:
     successor: list[int] = field(default_factory=list)
     kind: list[int] = field(default_factory=list)
     terminated: list[bool] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)
     tails: dict[int, int] = field(default_factory=dict)
+    stop: int = 0
 
     def add(self, stream: int, event: str) -> None:
         """`event`: step, terminated (that step and its closing row), closed (truncated or interrupted: the closing row only)."""
@@ -45,16 +47,19 @@ class Rows:
             self.successor[before - ORIGIN] = step - before
         self.tails[stream] = step
 
-    def forward(self, ids: list[int], n_step: int) -> list[tuple[list[int], int, int]]:
-        path, taken, end = walk.forward(
-            np.array(self.successor, np.int32), np.array(self.kind, np.uint8), np.array(self.terminated, np.bool_), ORIGIN,
-            np.array(ids, np.int64), n_step,
+    def links(self, first: int = ORIGIN) -> walk.Links:
+        return walk.Links(
+            np.array(self.successor, np.int32), np.array(self.previous, np.int64), np.array(self.kind, np.uint8),
+            np.array(self.terminated, np.bool_), np.array(self.removed, np.uint8), ORIGIN, first, self.stop or ORIGIN + len(self.kind),
         )  # fmt: skip
+
+    def forward(self, ids: list[int], n_step: int) -> list[tuple[list[int], int, int]]:
+        path, taken, end = walk.forward(self.links(), np.array(ids, np.int64), np.array([n_step]), n_step)
         assert path.shape == (len(ids), n_step)
         return list(zip(path.tolist(), taken.tolist(), end.tolist(), strict=True))
 
     def backward(self, first: int, ids: list[int], length: int) -> walk.Ids:
-        return walk.backward(np.array(self.previous, np.int64), ORIGIN, first, np.array(ids, np.int64), length)
+        return walk.backward(self.links(first), np.array(ids, np.int64), length)
 
 
 EVENTS = st.lists(

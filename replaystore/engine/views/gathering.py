@@ -13,12 +13,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from replaystore.core.walk import Links
+from replaystore.engine.rows import Rows
 from replaystore.errors import InvalidArgument
 from replaystore.sampling import Field
 from replaystore.schema.columns import Column
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
+
+_NONE_REMOVED = np.zeros(0, np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Places of a field that get something else than the rows taken."""
+
+    places: Any
+    """Index into the field: ``(m,)``, or a tuple of such."""
+    source: Array
+    index: Ids
+    """Elements of `source`, of a shape that fits the places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +43,8 @@ class Take:
     source: Array
     index: Ids
     blank: npt.NDArray[np.bool_] | None
-    """Where True, zeros instead (frames before an episode's start)."""
+    """Where True, zeros instead (frames before an episode's start, steps after its end)."""
+    patch: Patch | None = None
 
 
 class GatheredSample:
@@ -47,6 +63,8 @@ class GatheredSample:
         for name, take in self._takes.items():
             # "clip" skips the bounds check that makes the default three times slower; every index is known to be inside
             np.take(take.source, take.index, axis=0, out=out[name], mode="clip")
+            if take.patch is not None:
+                out[name][take.patch.places] = take.patch.source[take.patch.index]
             if take.blank is not None:
                 out[name][take.blank] = 0
         for name, array in self._small.items():
@@ -57,14 +75,70 @@ class GatheredSample:
         self._close()
 
 
-def choose_columns(columns: Mapping[str, Column], wanted: Iterable[str] | None) -> list[str]:
-    """The columns that a request asks for; a name stands for all nested below it."""
+def links_of(rows: Rows) -> Links:
+    """What walks look at."""
+    try:
+        removed = rows.array("replay/removed")
+    except KeyError:  # a table from before rows could be deleted
+        removed = _NONE_REMOVED
+    return Links(
+        rows.array("replay/successor"),
+        rows.array("meta/previous"),
+        rows.array("meta/kind"),
+        rows.array("steps/terminated"),
+        removed,
+        rows.origin,
+        rows.first,
+        rows.stop,
+    )
+
+
+def is_observation(column: str) -> bool:
+    """Whether the row after a step has a value of `column` that belongs to it: its next observation."""
+    return column == "observation" or column.startswith("observation/")
+
+
+def is_reward(column: str) -> bool:
+    """Whether `column` holds rewards: ``reward``, or one per agent."""
+    return column == "reward" or column.startswith("reward/")
+
+
+def choose_columns(columns: Mapping[str, Column], wanted: Iterable[str] | None, agent: str | None = None) -> dict[str, str]:
+    """The columns that a request asks for, by their names in the batch; a name stands for all nested below it.
+
+    Args:
+        columns: the table's.
+        wanted: names in the batch; None: all.
+        agent: of the view.
+
+    Returns:
+        Name in the batch → name in the table.
+    """
+    named = {name: name for name in columns} if agent is None else _seen_by(agent, columns)
     if wanted is None:
-        return list(columns)
-    chosen: list[str] = []
+        return named
+    chosen: dict[str, str] = {}
     for name in wanted:
-        found = [column for column in columns if column == name or column.startswith(f"{name}/")]
+        found = {column: stored for column, stored in named.items() if column == name or column.startswith(f"{name}/")}
         if not found:
-            raise InvalidArgument(f"columns: there is no column {name!r}; the table has {', '.join(columns)}")
-        chosen += [column for column in found if column not in chosen]
+            raise InvalidArgument(f"columns: there is no column {name!r}; the table has {', '.join(named)}")
+        chosen |= found
     return chosen
+
+
+def _seen_by(agent: str, columns: Mapping[str, Column]) -> dict[str, str]:
+    """Columns by name without the level of `agent`, other agents' left out."""
+    agents = {name.split("/")[1] for name in columns if name.startswith("observation/")}
+    if agent not in agents:
+        there = f"there is {', '.join(sorted(agents))}" if agents else "its observation column is not nested"
+        raise InvalidArgument(f"agent={agent!r}: the table has no column observation/{agent}; {there}")
+    named: dict[str, str] = {}
+    for name in columns:
+        first, *below = name.split("/")
+        if below and below[0] in agents:
+            if below[0] != agent:
+                continue
+            named["/".join([first, *below[1:]])] = name
+        else:
+            named[name] = name
+    return named
