@@ -16,23 +16,26 @@ T = TypeVar("T")
 class Ticket:
     """A place in a `WaitQueue`."""
 
-    __slots__ = ("wake",)
+    __slots__ = ("aside", "wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
+        self.aside = False
+        """Whether it wants something of its own that is not there: it tries whenever there is news, and nobody waits behind it."""
 
 
 class WaitQueue:
-    """First come, first served. Only the first in the queue is woken, and only it may try."""
+    """First come, first served. Only the first in the queue is woken, and only it may try; but for those who stepped aside."""
 
-    __slots__ = ("_lock", "_tickets")
+    __slots__ = ("_aside", "_lock", "_tickets")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tickets: OrderedDict[Ticket, None] = OrderedDict()
+        self._aside: OrderedDict[Ticket, None] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self._tickets) + len(self._aside)
 
     def join(self, wake: Callable[[], None]) -> Ticket:
         """Takes a place at the end. `wake` is called, from any thread, whenever it is worth trying again; it must not block."""
@@ -42,22 +45,35 @@ class WaitQueue:
         return ticket
 
     def may_try(self, ticket: Ticket | None) -> bool:
-        """Whether the holder of `ticket` is first; without a ticket, whether nobody waits."""
+        """Whether the holder of `ticket` is first, or stands aside; without a ticket, whether nobody waits in line."""
         with self._lock:
-            return next(iter(self._tickets), None) is ticket
+            return (ticket is not None and ticket.aside) or next(iter(self._tickets), None) is ticket
+
+    def step_aside(self, ticket: Ticket) -> None:
+        """Lets those behind pass, for what `ticket` waits for is nothing that they would take away."""
+        with self._lock:
+            if ticket.aside or ticket not in self._tickets:
+                return
+            ticket.aside = True
+            self._aside[ticket] = self._tickets.pop(ticket)
+        self.notify()
 
     def leave(self, ticket: Ticket) -> None:
         """Gives the place up, served or not, and wakes the next."""
         with self._lock:
             self._tickets.pop(ticket, None)
+            self._aside.pop(ticket, None)
         self.notify()
 
     def notify(self) -> None:
-        """Wakes the first. Called after anything that could let it through."""
+        """Wakes the first, and who stands aside. Called after anything that could let one through."""
         with self._lock:
             first = next(iter(self._tickets), None)
+            aside = list(self._aside)
         if first is not None:
             first.wake()
+        for ticket in aside:
+            ticket.wake()
 
 
 def wait_turn(queue: WaitQueue, attempt: Callable[[Ticket | None], T | None], timeout_s: float, why: Callable[[], str]) -> T:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,46 +12,133 @@ import numpy.typing as npt
 
 from replaystore.core.draws import count_draws
 from replaystore.core.random import seed_state
+from replaystore.engine.conditions import Facts
 from replaystore.engine.pins import Pins
 from replaystore.engine.rows import Rows
-from replaystore.engine.selectors import Selectors
+from replaystore.engine.selection.exactly import check_anchors
+from replaystore.engine.selection.explaining import why_nothing
+from replaystore.engine.selectors import Choice, Selectors
+from replaystore.engine.views import check as check_view
 from replaystore.engine.views import prepare
-from replaystore.engine.views.gathering import choose_columns
-from replaystore.sampling import PreparedSample, SampleRequest, derive_seed
+from replaystore.errors import InvalidArgument
+from replaystore.sampling import Field, PreparedSample, SampleRequest, derive_seed, ids_of
 from replaystore.schema.columns import Column
-from replaystore.storage.state_page import StatePage
+from replaystore.storage.table_files import TableFiles
 
 Array = npt.NDArray[Any]
+Ids = npt.NDArray[np.int64]
 
 VIEW_STREAM = 1 << 32
 """Index under which `derive_seed` gives the seed of a view's own choices: no batch of a sampler has it."""
 
 
+class DrawnSample:
+    """A `PreparedSample` that knows what it was drawn from."""
+
+    __slots__ = ("_gathered", "candidates", "mass", "next_step")
+
+    def __init__(self, gathered: PreparedSample, candidates: int, mass: float, next_step: int) -> None:
+        self._gathered = gathered
+        self.candidates, self.mass, self.next_step = candidates, mass, next_step
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The arrays of the batch."""
+        return self._gathered.fields
+
+    def fill(self, out: Mapping[str, Array]) -> None:
+        """Gathers every field into ``out[field.name]``."""
+        self._gathered.fill(out)
+
+    def close(self) -> None:
+        """Unpins."""
+        self._gathered.close()
+
+
 class Drawing:
     """Callers hold the table's lock. Knows nothing of limiters and of who waits."""
 
-    def __init__(self, columns: Mapping[str, Column], selectors: Selectors, state: StatePage, pins: Pins) -> None:
-        self._columns, self._selectors, self._state, self._pins = columns, selectors, state, pins
+    def __init__(self, columns: Mapping[str, Column], selectors: Selectors, files: TableFiles, pins: Pins) -> None:
+        self._columns, self._selectors, self._files, self._pins = columns, selectors, files, pins
+        self.counted: Callable[[Rows, Ids, npt.NDArray[np.uint32]], None] | None = None
+        """Called with every batch drawn: the rows as they were, the ids, and how often each was drawn by now."""
+        self._now = 0.0
+
+    def facts(self) -> Facts:
+        """What conditions are measured by, at this moment. Time never goes back."""
+        self._now = max(self._now, time.time())
+        files = self._files
+        count = files.next_episode
+        return Facts(self._now, files.state["version_count"] - 1, lambda name: files.episodes.rows(f"episodes/{name}", 0, count))
 
     def check(self, request: SampleRequest) -> None:
         """InvalidArgument for a selector or columns that the table does not have; needs no lock."""
-        self._selectors.choose(request.selector)  # type: ignore[arg-type]
-        choose_columns(self._columns, request.columns)
+        self._choice(request)
+        check_view(self._columns, request)
 
-    def prepare(self, request: SampleRequest, rows: Rows, anchors: int) -> PreparedSample | None:
-        """Draws anchors, counts and pins them; None when there is nothing to draw. The caller closes the result."""
-        selector = self._selectors.choose(request.selector)  # type: ignore[arg-type]
-        if not anchors or not self._selectors.can_draw(selector):
+    def _choice(self, request: SampleRequest) -> Choice:
+        return self._selectors.choose(request.selector, request.where, request.view.anchors)
+
+    def prepare(self, request: SampleRequest, rows: Rows, anchors: int) -> DrawnSample | None:
+        """Draws anchors, counts and pins them; None when there are not enough to draw. The caller closes the result."""
+        if not anchors:
             return None
-        rng = self._state.rng if request.seed is None else seed_state(request.seed)
-        ids, info = self._selectors.draw(selector, rows, anchors, rng, request.batch_size)
-        info["weights"] = importance_weights(info["probabilities"], anchors, request.beta)
-        info["times_sampled"] = count_draws(rows.array("replay/times_sampled"), rows.origin, ids)
-        info["step_ids"], info["ages"] = ids, rows.stop - ids
-        return self._expand(request, rows, ids, info)
+        choice, n = self._choice(request), request.batch_size
+        chooser = self._selectors.ready(choice, rows, self.facts)
+        if chooser.lacks(anchors, n):
+            return None
+        rng = self._files.state.rng if request.seed is None else seed_state(request.seed)
+        candidates = anchors if choice.everything else chooser.candidates  # type: ignore[union-attr]
+        mass = chooser.mass(anchors)
+        least = chooser.least(rows, anchors, n) if request.normalise == "table" and request.beta and not chooser.even else None
+        ids, probabilities = self._selectors.draw(choice, chooser, rows, anchors, rng, n)
+        info: dict[str, Array] = {
+            "probabilities": probabilities,
+            "priorities": chooser.priorities(rows, ids),
+            "weights": np.ones(n, np.float32) if chooser.even else importance_weights(probabilities, request.beta, least),
+            "times_sampled": count_draws(rows.array("replay/times_sampled"), rows.origin, ids),
+            "step_ids": ids,
+            "ages": rows.stop - ids,
+        }
+        rng = self._files.state.rng if request.seed is None else seed_state(derive_seed(request.seed, VIEW_STREAM))
+        gathered = self._expand(request, rows, ids, info, rng)
+        if self.counted is not None:
+            self.counted(rows, ids, info["times_sampled"])
+        return DrawnSample(gathered, candidates, mass, rows.stop)
 
-    def _expand(self, request: SampleRequest, rows: Rows, ids: npt.NDArray[np.int64], info: dict[str, Array]) -> PreparedSample:
-        rng = self._state.rng if request.seed is None else seed_state(derive_seed(request.seed, VIEW_STREAM))
+    def prepare_at(self, request: SampleRequest, rows: Rows, wanted: Any, as_of: int | None) -> DrawnSample:
+        """Expands exactly these anchors, in this order. Nothing is counted; probabilities are 0 and weights 1.
+
+        Args:
+            request: selector (for priorities), view, columns and seed count, without one 0; the rest does not.
+            rows: the table.
+            wanted: ``(batch_size,)`` step ids.
+            as_of: rows from this id on are not seen, as if they had not been written yet.
+
+        Raises:
+            InvalidArgument: `wanted` are no ids, or not as many as the batch has items.
+            NotFound: one of them is no anchor that is kept, or none that the view can begin at; names the first such.
+        """
+        step_ids = ids_of(wanted)
+        if len(step_ids) != request.batch_size:
+            raise InvalidArgument(f"step_ids: {len(step_ids)} ids for batch_size={request.batch_size}")
+        if as_of is not None:
+            if as_of < 0:
+                raise InvalidArgument(f"as_of={as_of} must be a step id, 0 or more")
+            rows = replace(rows, stop=min(rows.stop, max(rows.first, as_of)))
+        check_anchors(rows, step_ids, request.view, self.facts())
+        info: dict[str, Array] = {
+            "probabilities": np.zeros(len(step_ids)),
+            "priorities": self._selectors.priorities(self._choice(request).selector, rows, step_ids),
+            "weights": np.ones(len(step_ids), np.float32),
+            "times_sampled": rows.array("replay/times_sampled")[step_ids - rows.origin],
+            "step_ids": step_ids,
+            "ages": rows.stop - step_ids,
+        }
+        rng = seed_state(derive_seed(request.seed or 0, VIEW_STREAM))
+        return DrawnSample(self._expand(request, rows, step_ids, info, rng), 0, 0.0, rows.stop)
+
+    def _expand(self, request: SampleRequest, rows: Rows, ids: Ids, info: dict[str, Array], rng: Array) -> PreparedSample:
         token = self._pins.acquire()
         try:
             return prepare(rows, self._columns, request, ids, info, rng, lambda: self._pins.release(token))
@@ -57,8 +146,20 @@ class Drawing:
             self._pins.release(token)
             raise
 
+    def why_not(self, request: SampleRequest, rows: Rows, anchors: int) -> str | None:
+        """What a request that the limiter lets through has not enough of, or None."""
+        if not anchors:
+            return None
+        choice = self._choice(request)
+        chooser = self._selectors.ready(choice, rows, self.facts)
+        if not chooser.lacks(anchors, request.batch_size):
+            return None
+        return why_nothing(request, choice, chooser, rows, anchors, self.facts())
 
-def importance_weights(probabilities: Array, anchors: int, beta: float) -> npt.NDArray[np.float32]:
-    """(1 / (N · P)) ** beta, divided by the largest (Schaul et al. 2016, section 3.4)."""
-    weights: Array = (anchors * probabilities) ** -beta
-    return np.asarray(weights / weights.max(), np.float32)
+
+def importance_weights(probabilities: Array, beta: float, least: float | None) -> npt.NDArray[np.float32]:
+    """(1 / (N · P)) ** beta, divided by the batch's largest, or by that of probability `least` (Schaul et al. 2016, section 3.4)."""
+    if beta == 0:
+        return np.ones(len(probabilities), np.float32)
+    weights: Array = ((probabilities.min() if least is None else least) / probabilities) ** beta
+    return weights.astype(np.float32)

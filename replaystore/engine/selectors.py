@@ -1,113 +1,198 @@
-"""The selectors of one table: an index for each that needs one, over leaves that are mapped Zarr arrays."""
+"""The selectors of one table: an index for each that keeps leaves, which are mapped Zarr arrays, and for what requests ask beyond."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.core.indexes import LEAST_MASS, MOST_MASS, PrioritizedIndex, UniformIndex, sanitise
+from replaystore.engine.conditions import Facts
 from replaystore.engine.rows import Rows
+from replaystore.engine.selection.filtered import Filtered
+from replaystore.engine.selection.kept import KeptPass, KeptPriorities
+from replaystore.engine.selection.masses import made_with, masses_under
+from replaystore.engine.selection.whole import AllAlike, ByRecency, InOrder, over_all
 from replaystore.errors import InvalidArgument
-from replaystore.schema.selectors import Prioritized, Selector, Uniform
+from replaystore.schema.filters import Filter
+from replaystore.schema.selectors import KEEPS_LEAVES, KEEPS_PRIORITIES, FreeSelector, Selector, WithoutReplacement
+from replaystore.schema.views import AnchorRule
 from replaystore.steps import UpdateCounts
-from replaystore.storage.layout import priority_path
 from replaystore.storage.state_page import StatePage
+
+__all__ = ["Selectors", "made_with", "masses_under"]
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
 
+MOST_INDEXES = 8
+"""Indexes for filters, and for selectors that requests bring along, kept per table; the one not used for longest goes."""
+
+ANY = AnchorRule()
+
+_Whole: TypeAlias = AllAlike | InOrder | ByRecency
+Chooser: TypeAlias = KeptPriorities | KeptPass | _Whole | Filtered
+"""Draws from all anchors or from some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a request draws from: a selector, by name if it has leaves, and which anchors."""
+
+    selector: str | FreeSelector
+    where: Filter | None = None
+    rule: AnchorRule = ANY
+
+    @property
+    def everything(self) -> bool:
+        """Whether any anchor will do."""
+        return self.where is None and self.rule == ANY
+
 
 class Selectors:
-    """Callers hold the table's lock. What an index remembers beside its leaves, the highest mass, lives in the state page."""
+    """Callers hold the table's lock. `made_with` and `masses_under` of `replaystore.engine.selection.masses` are here too, for copies."""
 
     def __init__(self, table: str, configured: Mapping[str, Selector], state: StatePage, rows: Rows, *, mend: bool) -> None:
-        """Builds every index from its leaves; with `mend`, leaves that cannot be right are put right first."""
-        self._table, self._max_mass, self._made_with = table, state.max_mass, state.made_with
+        """Builds every index that has leaves; with `mend`, leaves that cannot be right are put right first."""
+        self._table, self._state = table, state
         self._configured = dict(configured)
-        self._indexes: dict[str, PrioritizedIndex] = {}
-        for name, selector in self._configured.items():
-            if isinstance(selector, Prioritized):
-                self._build(name, selector, rows, mend=mend)
+        self._kept: dict[str, KeptPriorities | KeptPass] = {}
+        for place, (name, selector) in enumerate(self._configured.items()):
+            if isinstance(selector, WithoutReplacement):
+                self._kept[name] = KeptPass(name, selector, rows, mend=mend)
+            elif isinstance(selector, KEEPS_LEAVES):
+                self._kept[name] = KeptPriorities(place, name, selector, state, rows, mend=mend)
+        self._whole: OrderedDict[FreeSelector, _Whole] = OrderedDict()
+        self._filtered: OrderedDict[Choice, Filtered] = OrderedDict()
 
-    def _build(self, name: str, selector: Prioritized, rows: Rows, *, mend: bool) -> None:
-        index = PrioritizedIndex(selector.alpha, selector.epsilon)
-        place = self._place(name)
-        stored = float(self._max_mass[place])
-        if np.isfinite(stored) and stored > 0:
-            index.max_mass = stored
-        leaves = rows.array(priority_path(name))
-        if mend:
-            sanitise(leaves, rows.origin, rows.first, rows.stop, rows.array("replay/successor"), index.max_mass)
-            if rows.stop > rows.first:  # after power loss the leaves may be newer than what was remembered of them
-                index.max_mass = max(index.max_mass, float(rows.live(priority_path(name)).max()))
-                self._max_mass[self._place(name)] = index.max_mass
-        stood, stands = tuple(self._made_with[place].tolist()), made_with(selector)
-        if any(stood) and stood != stands:  # being altered, or killed while it was
-            before = Prioritized(*stood)
-            live = rows.live(priority_path(name))
-            live[...] = masses_under(live, before, selector, rows.live("replay/successor") > 0)
-            index.max_mass = self._max_mass[place] = masses_under(np.array([index.max_mass]), before, selector)[0]
-        self._made_with[place] = stands
-        index.rebuild(leaves, rows.origin, rows.first, rows.stop)
-        self._indexes[name] = index
+    # -- which
 
-    def _place(self, name: str) -> int:
-        return list(self._configured).index(name)
+    def choose(self, wanted: str | FreeSelector | None, where: Filter | None = None, rule: AnchorRule = ANY) -> Choice:
+        """What a request means; InvalidArgument when there is no such selector."""
+        if wanted is not None and not isinstance(wanted, str):
+            return Choice(wanted, where, rule)
+        name = self._named(wanted)
+        selector = self._configured[name]
+        return Choice(name if name in self._kept else selector, where, rule)  # type: ignore[arg-type]
 
-    def choose(self, wanted: str | Uniform | None) -> str | None:
-        """Name of the prioritized selector that a request means, or None for uniform draws; InvalidArgument when there is none."""
-        if isinstance(wanted, Uniform):
-            return None
+    def choose_prioritized(self, wanted: str | None) -> str:
+        """The name that a priority update means."""
+        name = self._named(wanted)
+        if not isinstance(self._configured[name], KEEPS_PRIORITIES):
+            kinds = ", ".join(kind.__name__ for kind in KEEPS_PRIORITIES)
+            raise InvalidArgument(
+                f"selector: table {self._table!r} keeps no priorities there ({name!r} is {self._configured[name]}): create it with "
+                f"selector=Prioritized(...), or another of {kinds}"
+            )
+        return name
+
+    def _named(self, wanted: str | None) -> str:
         name = next(iter(self._configured)) if wanted is None else wanted
         if name not in self._configured:
             raise InvalidArgument(
                 f"selector: table {self._table!r} has no {name!r}; it has {', '.join(self._configured)}, or pass Uniform()"
             )
-        return name if name in self._indexes else None
-
-    def choose_prioritized(self, wanted: str | None) -> str:
-        """The same for a priority update."""
-        name = self.choose(wanted)
-        if name is None:
-            raise InvalidArgument(f"selector: table {self._table!r} keeps no priorities there: create it with selector=Prioritized(...)")
         return name
 
-    def can_draw(self, name: str | None) -> bool:
-        """Whether there is any mass to draw from."""
-        return name is None or self._indexes[name].total > 0
+    # -- drawing
 
-    def draw(self, name: str | None, rows: Rows, anchors: int, rng: Array, n: int) -> tuple[Ids, dict[str, Array]]:
-        """`n` anchors, ``(n,)``, and what the draw says of them: ``probabilities`` float64 and ``priorities`` float32."""
-        if name is None:
-            ids = UniformIndex.draw(rows.array("replay/successor"), rows.origin, rows.first, rows.stop, anchors, rng, n)
-            return ids, {"probabilities": np.full(n, 1.0 / anchors), "priorities": np.ones(n, np.float32)}
-        index, leaves = self._indexes[name], rows.array(priority_path(name))
-        ids, probabilities = index.draw(leaves, rows.origin, rng, n)
-        return ids, {"probabilities": probabilities, "priorities": index.priorities(leaves[ids - rows.origin])}
+    def ready(self, choice: Choice, rows: Rows, facts: Callable[[], Facts]) -> Chooser:
+        """What draws for `choice`, brought to this moment. Built on first use: one pass over the rows, unless the selector keeps leaves."""
+        if not choice.everything:
+            found = self._filtered.get(choice)
+            if found is None:
+                found = self._filtered[choice] = self._filter(choice)
+                self._make_room(self._filtered)
+            self._filtered.move_to_end(choice)
+            found.sync(rows, facts())
+            return found
+        if isinstance(choice.selector, str):
+            return self._kept[choice.selector]
+        whole = self._whole.get(choice.selector)
+        if whole is None:
+            whole = self._whole[choice.selector] = over_all(choice.selector, rows)
+            self._make_room(self._whole)
+        self._whole.move_to_end(choice.selector)
+        return whole
+
+    def _make_room(self, made: OrderedDict[Any, Any]) -> None:
+        lasting = self._configured.values()
+        for key in list(made)[:-MOST_INDEXES]:
+            if key not in lasting:
+                del made[key]
+
+    def _filter(self, choice: Choice) -> Filtered:
+        if not isinstance(choice.selector, str):
+            return Filtered(choice.selector, choice.where, choice.rule, None, None)
+        kept = self._kept[choice.selector]
+        return Filtered(kept.selector, choice.where, choice.rule, kept.path, kept if isinstance(kept, KeptPass) else None)
+
+    def draw(self, choice: Choice, chooser: Chooser, rows: Rows, anchors: int, rng: Array, n: int) -> tuple[Ids, Array]:
+        """`n` anchors, ``int64[n]``, and the exact probability of each, ``float64[n]``; `chooser` is what `ready` gave and lacks none."""
+        if not isinstance(choice.selector, str) or not isinstance(self._kept[choice.selector], KeptPass):
+            return chooser.draw(rows, anchors, rng, n)
+        kept = self._kept[choice.selector]
+        assert isinstance(kept, KeptPass)
+        passes = kept.index.refills
+        ids, probabilities = chooser.draw(rows, anchors, rng, n)
+        for other, filtered in self._filtered.items():
+            if other.selector == choice.selector and filtered is not chooser:
+                if kept.index.refills != passes or (isinstance(chooser, Filtered) and chooser.refilled):
+                    filtered.forget()
+                else:
+                    filtered.revalue(ids)
+        return ids, probabilities
+
+    def priorities(self, name: str | FreeSelector, rows: Rows, ids: Ids) -> npt.NDArray[np.float32]:
+        """Raw priorities of `ids` as stored, ``float32[n]``; 1 where there are none."""
+        return self._kept[name].priorities(rows, ids) if isinstance(name, str) else np.ones(len(ids), np.float32)
+
+    # -- what happens to steps
 
     def update(self, name: str, rows: Rows, ids: Ids, priorities: npt.NDArray[np.float64]) -> UpdateCounts:
         """Sets priorities; touches nothing but the leaves of anchors that are there."""
-        index = self._indexes[name]
-        leaves, successor = rows.array(priority_path(name)), rows.array("replay/successor")
-        counts = index.update(leaves, rows.origin, successor, rows.first, rows.stop, ids, priorities)
-        self._max_mass[self._place(name)] = index.max_mass
-        return UpdateCounts(*counts)
+        kept = self._kept[name]
+        assert isinstance(kept, KeptPriorities)
+        counts = kept.update(rows, ids, priorities)
+        for choice, filtered in self._filtered.items():
+            if choice.selector == name:
+                filtered.revalue(ids)
+        return counts
 
     def enter(self, rows: Rows, ids: Ids) -> None:
-        """Steps that have just become anchors come in at the highest mass seen; `rows` includes them."""
-        for name, index in self._indexes.items():
-            leaves = rows.array(priority_path(name))
-            index.extend(leaves, rows.origin, rows.first, rows.stop)
-            index.enter(leaves, rows.origin, ids)
-            self._max_mass[self._place(name)] = index.max_mass
+        """Steps that have just become anchors come in, where there are priorities at the highest seen; `rows` includes them."""
+        for kept in self._kept.values():
+            kept.enter(rows, ids)
+        for whole in self._whole.values():
+            whole.enter(rows, ids)
+        for filtered in self._filtered.values():
+            filtered.enter(ids)
+
+    def finished(self, lasts: Ids) -> None:
+        """The episodes whose closing rows are `lasts`, ``int64[n]``, have finished; called after their steps entered."""
+        for filtered in self._filtered.values():
+            filtered.finish(lasts)
+
+    def remove(self, rows: Rows, ids: Ids) -> None:
+        """`ids`, ``int64[n]``, were anchors and are none any more: their successors are already 0, or negative."""
+        for kept in self._kept.values():
+            kept.leave(rows, ids)
+        for whole in self._whole.values():
+            whole.leave(rows, ids)
+        if self._filtered and len(ids):
+            deleted = bool((rows.array("replay/removed")[ids - rows.origin] == 1).any())
+            for filtered in self._filtered.values():
+                filtered.leave(ids, deleted)
 
     def drop(self, rows: Rows, first: int) -> None:
         """Steps below `first` are no more."""
-        for name, index in self._indexes.items():
-            index.drop(rows.array(priority_path(name)), rows.origin, first)
+        for kept in self._kept.values():
+            kept.drop(rows, first)
+        for whole in self._whole.values():
+            whole.drop(rows, first)
 
     def change(self, configured: Mapping[str, Selector], rows: Rows) -> None:
         """Other parameters for the same selectors: leaves under a new exponent keep the priorities that they stand for.
@@ -119,45 +204,24 @@ class Selectors:
         if kinds != {name: type(selector) for name, selector in self._configured.items()}:
             raise InvalidArgument(f"selector: names and kinds stay as created ({', '.join(self._configured)}); their parameters may change")
         for name, after in configured.items():
-            before = self._configured[name]
-            if isinstance(after, Prioritized) and isinstance(before, Prioritized) and after != before:
-                self._max_mass[self._place(name)] = self._indexes[name].max_mass
-                self._configured[name] = after
-                self._build(name, after, rows, mend=False)
+            kept = self._kept.get(name)
+            if isinstance(kept, KeptPriorities) and after != kept.selector:
+                self._kept[name] = kept.altered(name, after, self._state, rows)
+        self._configured = dict(configured)
+        self._whole.clear()
+        self._filtered.clear()
+
+    # -- figures
 
     @property
     def nbytes(self) -> int:
         """RAM of all indexes."""
-        return sum(index.nbytes for index in self._indexes.values())
+        return sum(part.nbytes for part in (*self._kept.values(), *self._whole.values(), *self._filtered.values()))
 
     def totals(self) -> dict[str, float]:
-        """Total mass by selector."""
-        return {name: float(index.total) for name, index in self._indexes.items()}
+        """Total mass by selector that keeps priorities."""
+        return {name: float(kept.index.total) for name, kept in self._kept.items() if isinstance(kept, KeptPriorities)}
 
     def highest(self) -> dict[str, float]:
-        """Highest priority seen by selector."""
-        return {name: float(index.priorities(np.array([index.max_mass]))[0]) for name, index in self._indexes.items()}
-
-
-def made_with(selector: Prioritized) -> tuple[float, float]:
-    """Alpha and epsilon as the state page notes them, where zeros mean that nothing is known: without alpha any epsilon is as good."""
-    return float(selector.alpha), float(selector.epsilon) if selector.alpha else 1.0
-
-
-def masses_under(masses: Array, before: Prioritized, after: Prioritized, anchors: Array | None = None) -> Array:
-    """Masses under one exponent as masses under another, ``(n,)``, bounded like those of an update. What is no anchor stays 0.
-
-    Args:
-        masses: as they are.
-        before: what they were made with.
-        after: what they are to be made with.
-        anchors: bool ``(n,)``; without it whatever has a mass. The difference is anchors of priority 0, which an epsilon brings back.
-    """
-    with np.errstate(over="ignore"):  # beyond float64 is bounded below, like all that is beyond float32
-        base = np.ones(masses.shape)
-        if before.alpha != 0:
-            base = np.maximum(np.asarray(masses, np.float64) ** (1.0 / before.alpha) - before.epsilon, 0.0)
-        base += after.epsilon
-        bounded = np.clip(base**after.alpha, LEAST_MASS, MOST_MASS)
-    drawn = (masses > 0 if anchors is None else anchors) & ((base > 0) | (after.alpha == 0))
-    return np.where(drawn, bounded, 0.0).astype(masses.dtype)
+        """Highest priority seen by selector that keeps priorities."""
+        return {name: kept.highest for name, kept in self._kept.items() if isinstance(kept, KeptPriorities)}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -236,28 +235,11 @@ class Table:
         return prepared
 
     def prepare_at(self, request: SampleRequest, step_ids: Any, as_of: int | None = None) -> DrawnSample:
-        """Pins exactly these anchors, in this order. Nothing is counted, no limiter asked; probabilities are 0 and weights 1.
-
-        Args:
-            request: its batch size is the number of ids; selector (for priorities), view, columns and seed count, the rest does not.
-            step_ids: ``(batch_size,)`` integers.
-            as_of: rows from this id on are not seen, as if they had not been written yet.
-
-        Raises:
-            NotFound: one of them is no anchor that is kept; names the first such.
-        """
-        ids = np.asarray(step_ids)
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise InvalidArgument(f"step_ids must be one-dimensional whole numbers, got {ids.dtype} {ids.shape}")
+        """Pins exactly these anchors, in this order, and asks no limiter; see `Drawing.prepare_at`."""
         self._drawing.check(request)
         with self._lock:
             self._check_open()
-            rows = self._rows()
-            if as_of is not None:
-                if as_of < 0:
-                    raise InvalidArgument(f"as_of={as_of} must be a step id, 0 or more")
-                rows = replace(rows, stop=min(rows.stop, max(rows.first, as_of)))
-            return self._drawing.prepare_at(request, rows, ids.astype(np.int64))
+            return self._drawing.prepare_at(request, self._rows(), step_ids, as_of)
 
     def update_priorities(self, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:
         """Sets priorities; the table adds epsilon and raises to alpha. Evicted or unknown ids are counted, nothing else is touched.
@@ -366,7 +348,7 @@ class Table:
             return None
         return self.why_blocked("sample", 1)
 
-    def why_blocked(self, action: str, n: int = 1) -> str:
+    def why_blocked(self, action: str, n: int = 1, request: SampleRequest | None = None) -> str:
         """One sentence: what stands in the way of inserting or of sampling `n` items, by how much, and who has to act."""
         with self._lock:
             text = self._limiter.explain(*self._counted(), action=action, n=n)
@@ -375,8 +357,8 @@ class Table:
                     "no step can be sampled yet: a step becomes an anchor when its stream's next row arrives; writers must go on. " + text
                 )
             elif action == "sample" and self._limiter.may_sample(*self._counted(), n):
-                ahead = len(self.sampling)
-                text = f"{ahead} samplers asked earlier, or every priority is zero (then update_priorities must act). " + text
+                why = None if request is None else self._drawing.why_not(request, self._rows(), self._anchors)
+                text = f"{why or f'{len(self.sampling)} samplers asked earlier'}. {text}"
             return f"table {self.name!r}: {text}"
 
     # -- changing
