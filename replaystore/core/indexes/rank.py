@@ -1,48 +1,129 @@
-"""Draws by rank."""
+"""Rank-based prioritized draws (Schaul et al. 2016, section 3.3, and appendix B.2.1 for the approximate order)."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from replaystore.core import rankheap as kernels
+from replaystore.core.harmonic import harmonic, harmonic_table
 from replaystore.core.indexes.protocol import Ids, Leaves, Probabilities
 from replaystore.core.random import State
 
+MOST_STEPS = 1 << 31
+"""A window can be as long: places are int32."""
+
 
 class RankIndex:
-    """P(place k) ∝ k ** -alpha, places of a binary max-heap over the leaves."""
+    """P(place k) = k ** −alpha / H, where places are those of a binary max-heap over the leaves and H makes the sum 1.
 
-    def __init__(self, alpha: float) -> None:
-        raise NotImplementedError
+    A heap is an order nearly by size. It is put in exact order when as many leaves have changed as there are, and at `rebuild`; that
+    takes 0.1 to 0.3 µs per entry. 12 bytes per step, up to 20 while it has just grown, and 8 more for the time of a sort.
+    """
+
+    __slots__ = ("_changed", "_first", "_keys", "_places", "_size", "_slots", "_stop", "_table", "alpha", "stratified")
+
+    def __init__(self, alpha: float, stratified: bool = True) -> None:
+        self.alpha, self.stratified = float(alpha), stratified
+        self._table = harmonic_table(self.alpha)
+        self._first = self._stop = self._size = self._changed = 0
+        self._places = np.zeros(64, np.int32)
+        self._keys, self._slots = np.empty(64, np.float32), np.empty(64, np.uint32)
 
     @property
     def total(self) -> float:
-        """What the probabilities are shares of: 0 if and only if nothing is eligible."""
-        raise NotImplementedError
+        """H(count, alpha); 0 when nothing is eligible."""
+        return float(harmonic(self._table, self.alpha, self._size))
 
     @property
     def count(self) -> int:
         """How many ids are eligible."""
-        raise NotImplementedError
+        return self._size
 
     @property
     def nbytes(self) -> int:
-        """Bytes of RAM of the index, the leaves not counted."""
-        raise NotImplementedError
+        """Bytes of RAM of the index, the leaves not counted, nor 512 KiB for all indexes of the same alpha."""
+        return self._places.nbytes + self._keys.nbytes + self._slots.nbytes
 
     def rebuild(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
-        """Reads all leaves of the window [first, stop) afresh."""
-        raise NotImplementedError
+        """Reads all leaves of the window [first, stop) afresh and sorts them."""
+        self._first, self._stop = first, max(first, stop)
+        self._check(leaves, origin)
+        live = leaves[first - origin : self._stop - origin]
+        room = max(64, int(np.count_nonzero(live > 0)))
+        self._places = np.zeros(_ring(self._stop - first), np.int32)
+        self._keys, self._slots = np.empty(room, np.float32), np.empty(room, np.uint32)
+        self._size = int(kernels.gather(leaves, origin, first, self._stop, self._keys, self._slots, len(self._places) - 1))
+        self._sort()
 
     def extend(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
         """Moves the window's end up to `stop` and its start to `first`; the new leaves are 0 or will be refreshed."""
-        raise NotImplementedError
+        self.drop(leaves, origin, first)
+        self._stop = max(stop, self._stop)
+        if self._stop - self._first > len(self._places):
+            before, self._places = self._places, np.zeros(_ring(self._stop - self._first), np.int32)
+            kernels.lengthen(self._first, self._slots, self._size, before, self._places)
 
     def drop(self, leaves: Leaves, origin: int, first: int) -> None:
-        """Ids below `first` are gone; their leaves are never touched again."""
-        raise NotImplementedError
+        """Ids below `first` are gone; their leaves are never touched again. One by one, or, where they are many, all at once."""
+        if first <= self._first:
+            return
+        old, stop = self._first, self._stop
+        self._first, self._stop = first, max(first, stop)
+        if 8 * (min(first, stop) - old) > self._size:
+            self._size = int(kernels.keep_from(old, first, self._keys, self._slots, self._places, self._size))
+            self._sort()
+        else:
+            self._size, changed = kernels.remove_range(old, min(first, stop), self._keys, self._slots, self._places, self._size)
+            self._note(changed)
 
     def refresh(self, leaves: Leaves, origin: int, ids: Ids) -> None:
-        """The leaves of `ids`, ``int64[n]``, changed. Ids outside the window are passed over."""
-        raise NotImplementedError
+        """The leaves of `ids`, ``int64[n]``, changed: entered, updated or left (0). Ids outside the window are passed over."""
+        self._check(leaves, origin)
+        ids = np.ascontiguousarray(ids, np.int64)
+        steps = self._stop - self._first
+        if (needed := min(self._size + len(ids), steps)) > len(self._keys):
+            room = min(max(needed, self._size // 4 * 5), steps)
+            keys, slots = self._keys, self._slots
+            self._keys, self._slots = np.empty(room, np.float32), np.empty(room, np.uint32)
+            self._keys[: self._size], self._slots[: self._size] = keys[: self._size], slots[: self._size]
+        self._size, changed = kernels.change(
+            leaves, origin, self._first, self._stop, self._keys, self._slots, self._places, self._size, ids
+        )
+        self._note(changed)
 
     def draw(self, leaves: Leaves, origin: int, state: State, n: int) -> tuple[Ids, Probabilities]:
-        """`n` ids, ``int64[n]``, and the probability of each, ``float64[n]``."""
-        raise NotImplementedError
+        """`n` draws with replacement, stratified or independent: ids, ``int64[n]``, and the probabilities of their places, ``float64[n]``.
+
+        Raises:
+            ValueError: nothing is eligible.
+        """
+        if not self._size:
+            raise ValueError(f"every leaf of [{self._first}, {self._stop}) is 0: there is nothing to draw")
+        ids, probabilities = np.empty(n, np.int64), np.empty(n)
+        mask, table = len(self._places) - 1, self._table
+        kernels.draw(self._first, self._slots, mask, self._size, table, self.alpha, state, self.stratified, ids, probabilities)
+        return ids, probabilities
+
+    def _note(self, changed: int) -> None:
+        self._changed += int(changed)
+        if self._changed and self._changed >= self._size:
+            self._sort()
+
+    def _sort(self) -> None:
+        spare = np.empty((2, self._size), np.uint32)
+        kernels.sort(self._keys.view(np.uint32), self._slots, self._places, self._size, spare[0], spare[1])
+        self._changed = 0
+
+    def _check(self, leaves: Leaves, origin: int) -> None:
+        """The kernels do not check bounds: a wrong window would be a crash."""
+        if self._stop - self._first > MOST_STEPS:
+            raise ValueError(f"a rank index holds at most {MOST_STEPS} steps, not {self._stop - self._first}")
+        if leaves.dtype != np.float32 or not origin <= self._first or self._stop - origin > len(leaves):
+            raise ValueError(
+                f"leaves must be float32 and reach from {self._first} to {self._stop}, "
+                f"got {leaves.dtype} from {origin} to {origin + len(leaves)}"
+            )
+
+
+def _ring(steps: int) -> int:
+    return int(max(64, 1 << (steps - 1).bit_length() if steps else 0))

@@ -1,0 +1,185 @@
+"""The loops of the rank index: an array-based binary max-heap whose entries know their ids, and whose ids know their places.
+
+Place k ≥ 1 of the heap is ``keys[k - 1]``, float32, and ``slots[k - 1]``, uint32. The slot of an id is ``id & mask``, its place in the ring
+`places`, int32, 0 for ids that are not in the heap. All ids of the heap are of one window [first, first + mask + 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from replaystore.core.harmonic import harmonic, place_at
+from replaystore.core.jit import kernel
+from replaystore.core.random import next_unit
+
+_DIGIT = 8
+"""Bits per pass of the radix sort: 256 streams of writing are as many as caches follow."""
+
+
+@kernel
+def _put(keys: Any, slots: Any, places: Any, place: int, key: float, slot: int) -> None:
+    keys[place - 1], slots[place - 1] = key, slot
+    places[slot] = place
+
+
+@kernel
+def _rise(keys: Any, slots: Any, places: Any, place: int, key: float, slot: int) -> None:
+    """Puts an entry at `place`, which is free, or as far above as it belongs."""
+    while place > 1 and keys[(place >> 1) - 1] < key:
+        above = place >> 1
+        _put(keys, slots, places, place, keys[above - 1], slots[above - 1])
+        place = above
+    _put(keys, slots, places, place, key, slot)
+
+
+@kernel
+def _sink(keys: Any, slots: Any, places: Any, size: int, place: int, key: float, slot: int) -> None:
+    """Puts an entry at `place`, which is free, or as far below as it belongs."""
+    while 2 * place <= size:
+        child = 2 * place
+        if child < size and keys[child] > keys[child - 1]:
+            child += 1
+        if keys[child - 1] <= key:
+            break
+        _put(keys, slots, places, place, keys[child - 1], slots[child - 1])
+        place = child
+    _put(keys, slots, places, place, key, slot)
+
+
+@kernel
+def _move(keys: Any, slots: Any, places: Any, size: int, place: int, key: float, slot: int) -> None:
+    if place > 1 and keys[(place >> 1) - 1] < key:
+        _rise(keys, slots, places, place, key, slot)
+    else:
+        _sink(keys, slots, places, size, place, key, slot)
+
+
+@kernel
+def _remove(keys: Any, slots: Any, places: Any, size: int, slot: int) -> int:
+    place = places[slot]
+    places[slot] = 0
+    size -= 1
+    if place <= size:
+        _move(keys, slots, places, size, place, keys[size], slots[size])
+    return size
+
+
+@kernel
+def change(
+    leaves: Any, origin: int, first: int, stop: int, keys: Any, slots: Any, places: Any, size: int, ids: Any
+) -> tuple[int, int]:  # fmt: skip
+    """The leaves of `ids` changed: enters, moves and removes entries. There is room for all. Returns size and how many changed."""
+    mask, changed = places.shape[0] - 1, 0
+    for i in range(ids.shape[0]):
+        if not first <= ids[i] < stop:
+            continue
+        slot, key = ids[i] & mask, leaves[ids[i] - origin]
+        place = places[slot]
+        if key > 0.0 and place == 0:
+            size += 1
+            _rise(keys, slots, places, size, key, slot)
+        elif key > 0.0 and key != keys[place - 1]:
+            _move(keys, slots, places, size, place, key, slot)
+        elif not key > 0.0 and place > 0:
+            size = _remove(keys, slots, places, size, slot)
+        else:
+            continue
+        changed += 1
+    return size, changed
+
+
+@kernel
+def remove_range(first: int, stop: int, keys: Any, slots: Any, places: Any, size: int) -> tuple[int, int]:
+    """Removes the ids of [first, stop), one by one. Returns size and how many were removed."""
+    mask, before = places.shape[0] - 1, size
+    for step in range(first, stop):
+        if places[step & mask] > 0:
+            size = _remove(keys, slots, places, size, step & mask)
+    return size, before - size
+
+
+@kernel
+def gather(leaves: Any, origin: int, first: int, stop: int, keys: Any, slots: Any, mask: int) -> int:
+    """Writes the entries of [first, stop), in order of ids; returns how many."""
+    size = 0
+    for step in range(first, stop):
+        key = leaves[step - origin]
+        if key > 0.0:
+            keys[size], slots[size] = key, step & mask
+            size += 1
+    return size
+
+
+@kernel
+def keep_from(first: int, kept_from: int, keys: Any, slots: Any, places: Any, size: int) -> int:
+    """Of the entries, with ids from `first` on, keeps those from `kept_from` on, in no heap's order; returns how many."""
+    mask, kept = places.shape[0] - 1, 0
+    for i in range(size):
+        slot = np.int64(slots[i])
+        if first + ((slot - first) & mask) >= kept_from:
+            keys[kept], slots[kept] = keys[i], slot
+            kept += 1
+        else:
+            places[slot] = 0
+    return kept
+
+
+@kernel
+def _pass(keys: Any, slots: Any, to_keys: Any, to_slots: Any, size: int, shift: int) -> bool:
+    """One stable pass of a radix sort, largest first, by one digit; False, and nothing done, when all have the same."""
+    starts = np.zeros((1 << _DIGIT) + 1, np.int64)
+    last = (1 << _DIGIT) - 1
+    for i in range(size):
+        starts[last - ((keys[i] >> shift) & last) + 1] += 1
+    if starts.max() == size:
+        return False
+    for digit in range(last):
+        starts[digit + 1] += starts[digit]
+    for i in range(size):
+        digit = last - ((keys[i] >> shift) & last)
+        to_keys[starts[digit]], to_slots[starts[digit]] = keys[i], slots[i]
+        starts[digit] += 1
+    return True
+
+
+@kernel
+def sort(keys: Any, slots: Any, places: Any, size: int, spare_keys: Any, spare_slots: Any) -> None:
+    """Sorts the first `size` entries afresh, largest first, and notes their places. The spares are room for as many.
+
+    `keys` and `spare_keys` are float32 seen as uint32: above 0 both have the same order.
+    """
+    there = False
+    for shift in range(0, 32, _DIGIT):
+        if there:
+            there = not _pass(spare_keys, spare_slots, keys, slots, size, shift)
+        else:
+            there = _pass(keys, slots, spare_keys, spare_slots, size, shift)
+    if there:
+        keys[:size], slots[:size] = spare_keys[:size], spare_slots[:size]
+    for i in range(size):
+        places[slots[i]] = i + 1
+
+
+@kernel
+def lengthen(first: int, slots: Any, size: int, old: Any, places: Any) -> None:
+    """A longer ring: slots and places of all entries."""
+    old_mask, mask = old.shape[0] - 1, places.shape[0] - 1
+    for i in range(size):
+        slot = (first + ((np.int64(slots[i]) - first) & old_mask)) & mask
+        slots[i] = slot
+        places[slot] = i + 1
+
+
+@kernel
+def draw(
+    first: int, slots: Any, mask: int, size: int, table: Any, alpha: float, state: Any, stratified: bool, ids: Any, probabilities: Any
+) -> None:
+    """Fills `ids` and `probabilities` with draws of P(place k) = k^−alpha / H(size, alpha); `size` is above 0."""
+    n, total = ids.shape[0], harmonic(table, alpha, size)
+    for i in range(n):
+        target = next_unit(state) * total
+        place = place_at(table, alpha, size, (i * total + target) / n if stratified else target)
+        ids[i] = first + ((np.int64(slots[place - 1]) - first) & mask)
+        probabilities[i] = float(place) ** -alpha / total
