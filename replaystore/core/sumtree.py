@@ -7,6 +7,8 @@ summed afresh from their 64 children, so rounding errors do not pile up. Knows n
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -78,6 +80,16 @@ class SumTree(RingTree):
         ids = np.empty(n, np.int64)
         arrays = (self._rings[0], self._bases, self._masks)
         return ids[: kernels.scan(leaves, origin, *arrays, self._first, self._stop, newest_first, ids)]
+
+    def fill(self, leaves: Leaves, origin: int, marks: npt.NDArray[Any]) -> None:
+        """Sets every leaf of the window to 1 where `marks`, ``marks[i]`` for id ``origin + i``, is above 0, to 0 where it is not."""
+        self._check(leaves, origin)
+        if len(marks) < self._stop - origin:
+            raise ValueError(f"marks must reach to {self._stop}, got {origin} to {origin + len(marks)}")
+        if self._stop > self._first:
+            kernels.fill(leaves, origin, marks, self._rings[0], self._bases, self._masks, self._first, self._stop)
+            self._work_range(leaves, origin, self._first, self._stop, 2)
+        self._work_top()
 
     def _check_mass(self) -> None:
         if not self._total > 0.0:

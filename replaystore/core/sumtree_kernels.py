@@ -198,3 +198,15 @@ def scan(
                 done += 1
             at += -1 if newest_first else 1
     return done
+
+
+@kernel
+def fill(leaves: Any, origin: int, marks: Any, nodes: Any, bases: Any, masks: Any, first: int, stop: int) -> None:
+    """Sets the leaves of the window to 1 where `marks` is above 0, else to 0, and sums level 1, in one walk."""
+    for node in range(first >> 6, ((stop - 1) >> 6) + 1):
+        count = 0
+        for i in range(max(node << 6, first) - origin, min((node + 1) << 6, stop) - origin):
+            mark = marks[i] > 0
+            leaves[i] = mark
+            count += mark
+        nodes[bases[1] + (node & masks[1])] = count

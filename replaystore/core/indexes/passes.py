@@ -1,56 +1,146 @@
-"""Every anchor once per pass."""
+"""Every anchor once per pass, in random order."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from replaystore.core.indexes.protocol import Ids, Leaves, Probabilities, Successors
-from replaystore.core.random import State
+from replaystore.core.jit import kernel
+from replaystore.core.random import State, next_below
+from replaystore.core.sumtree import SumTree
+
+
+@kernel
+def _distinct(state: Any, below: int, seen: Any, ranks: Any) -> None:
+    """Fills `ranks` (float64, at most `below`) with different numbers of 0 … below − 1, every selection and every order alike.
+
+    Floyd's selection (Bentley & Floyd 1987, "A sample of brilliance", CACM 30(9)), then Fisher and Yates' shuffle. `seen`: a hash set,
+    int64, a power of two and at least twice as long as `ranks`, filled with −1.
+    """
+    n, mask = ranks.shape[0], seen.shape[0] - 1
+    for i in range(n):
+        newest = below - n + i
+        rank = next_below(state, newest + 1)
+        at = _place(seen, mask, rank)
+        if seen[at] == rank:
+            rank = newest
+            at = _place(seen, mask, rank)
+        seen[at] = rank
+        other = next_below(state, i + 1)
+        ranks[i] = ranks[other]
+        ranks[other] = rank
+
+
+@kernel
+def _place(seen: Any, mask: int, rank: int) -> int:
+    """Where `rank` is in the set, or would be."""
+    at = (rank ^ (rank >> 15)) & mask
+    while seen[at] >= 0 and seen[at] != rank:
+        at = (at + 1) & mask
+    return at
+
+
+@kernel
+def _take(leaves: Any, origin: int, ids: Any) -> None:
+    for i in range(ids.shape[0]):
+        leaves[ids[i] - origin] = 0.0
+
+
+@kernel
+def _sanitise(leaves: Any, origin: int, start: int, stop: int, successor: Any) -> int:
+    changed = 0
+    for step in range(start, stop):
+        right = np.float32(1.0 if successor[step - origin] > 0 and leaves[step - origin] > 0.0 else 0.0)
+        if leaves[step - origin] != right:
+            leaves[step - origin] = right
+            changed += 1
+    return changed
+
+
+def sanitise_pass(leaves: Leaves, origin: int, start: int, stop: int, successor: Successors) -> int:
+    """Makes the leaves of [start, stop) 1 or 0, whatever a crash left there; returns how many it changed.
+
+    An anchor whose leaf is above 0 is still to come; what is no anchor, negative or NaN is not.
+    """
+    return int(_sanitise(leaves, origin, start, stop, successor)) if stop > start else 0
 
 
 class PassIndex:
-    """Leaves: 1.0 still to come in this pass, 0 drawn or no anchor. They are the only state."""
+    """Leaves: 1 is still to come in this pass, 0 is drawn, or no anchor. They are the only state, so a pass goes on after a restart.
+
+    A batch that a pass does not fill goes on with the next. 0.13 to 0.25 bytes per step.
+    """
+
+    __slots__ = ("_tree", "refills")
 
     def __init__(self) -> None:
-        raise NotImplementedError
-
-    @property
-    def refills(self) -> int:
-        """How many passes `draw` has begun: when it grew, every leaf of an anchor was set to 1 before some were drawn again."""
-        raise NotImplementedError
+        self._tree = SumTree()
+        self.refills = 0
+        """How many passes `draw` has begun: when it grew, all leaves were set anew."""
 
     @property
     def total(self) -> float:
-        """What the probabilities are shares of: 0 if and only if nothing is eligible."""
-        raise NotImplementedError
+        """How many are still to come in this pass; the next pass begins when there is none."""
+        return self._tree.total
 
     @property
     def count(self) -> int:
-        """How many ids are eligible."""
-        raise NotImplementedError
+        """The same, as an int."""
+        return int(self._tree.total)
 
     @property
     def nbytes(self) -> int:
         """Bytes of RAM of the index, the leaves not counted."""
-        raise NotImplementedError
+        return self._tree.nbytes
 
     def rebuild(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
         """Reads all leaves of the window [first, stop) afresh."""
-        raise NotImplementedError
+        self._tree.rebuild(leaves, origin, first, stop)
 
     def extend(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
         """Moves the window's end up to `stop` and its start to `first`; the new leaves are 0 or will be refreshed."""
-        raise NotImplementedError
+        self._tree.extend(leaves, origin, first, stop)
 
     def drop(self, leaves: Leaves, origin: int, first: int) -> None:
         """Ids below `first` are gone; their leaves are never touched again."""
-        raise NotImplementedError
+        self._tree.drop(leaves, origin, first)
 
     def refresh(self, leaves: Leaves, origin: int, ids: Ids) -> None:
-        """The leaves of `ids`, ``int64[n]``, changed. Ids outside the window are passed over."""
-        raise NotImplementedError
+        """The leaves of `ids`, ``int64[n]``, changed: 1 for those that entered, 0 for those that left. Others are passed over."""
+        self._tree.refresh(leaves, origin, np.ascontiguousarray(ids, np.int64))
 
     def draw(self, leaves: Leaves, origin: int, successor: Successors, state: State, n: int, anchors: int) -> tuple[Ids, Probabilities]:
-        """`n` ids, uniform among what is to come, whose leaves become 0; at a pass's end all anchors of the window get 1 again.
+        """`n` ids, all selections and orders of what is still to come alike; their leaves become 0.
 
-        `successor`: any array that is above 0 for the ids of a pass, ``successor[i]`` is id ``origin + i``. Probabilities: 1 / anchors.
+        When nothing is left, all leaves of the window are set anew, which is a walk over it: 0.1 to 0.3 s per 10^8 steps.
+
+        Args:
+            leaves: float32, 0 or 1, changed.
+            origin: id of the first element of both columns.
+            successor: above 0 for what belongs in a pass; int32, or a mask of uint8.
+            state: random numbers, ``uint64[4]``, moves on.
+            n: how many.
+            anchors: how many belong in a pass.
+
+        Returns:
+            ids ``int64[n]`` and probabilities ``float64[n]``: 1 / anchors, the mean share of a draw over whole passes.
+
+        Raises:
+            ValueError: nothing belongs in a pass.
         """
-        raise NotImplementedError
+        ids, done = np.empty(n, np.int64), 0
+        while done < n:
+            if not self._tree.total:
+                self._tree.fill(leaves, origin, successor)
+                self.refills += 1
+                if not self._tree.total:
+                    raise ValueError("no row of the window is an anchor: there is nothing to draw")
+            ranks = np.empty(min(n - done, self.count))
+            _distinct(state, self.count, np.full(4 << len(ranks).bit_length(), -1), ranks)
+            some = ids[done : done + len(ranks)] = self._tree.find(leaves, origin, ranks)
+            _take(leaves, origin, some)
+            self._tree.refresh(leaves, origin, some)
+            done += len(ranks)
+        return ids, np.full(n, 1.0 / anchors)
