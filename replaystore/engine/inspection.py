@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
-from replaystore.engine.invariants import ROW_COLUMNS, RowChecker, Violation, check_episodes, merged
+from replaystore.engine.invariants import RowChecker, Violation, check_episodes, is_row_column, merged
 from replaystore.engine.table_on_disk import ATTRIBUTES, QUARANTINE, REPAIR, TableOnDisk
 from replaystore.errors import ReplayStoreError
-from replaystore.schema.selectors import Prioritized
+from replaystore.schema.selectors import KEEPS_PRIORITIES
 from replaystore.storage.checksums import FILE_NAME, PIECE_BYTES, crc_of_file, read_checksums
 from replaystore.storage.files import read_json
 from replaystore.storage.layout import EPISODE_DTYPES, PRIVATE_FOLDER, ArrayLayout, priority_path
@@ -287,7 +287,7 @@ class TableInspection(TableOnDisk):
     def check_rows(self) -> None:
         """Links, kinds, leaves, counters and episodes."""
         live = [path for path, layout in self.layouts.items() if layout.live] if self.live or self.clean else []
-        paths = [*ROW_COLUMNS, *live]
+        paths = [*filter(is_row_column, self.layouts), *live]
         unreadable = [key for key, why in list(self.bad_chunks.items()) if not why.startswith("CRC")]
         needed = (*paths, "steps/terminated")
         bad = sorted(self.rows_of(self.layouts[path], chunk) for path, chunk in unreadable if path in needed)
@@ -356,7 +356,7 @@ class TableInspection(TableOnDisk):
             if checkpoint.get(name, expected) != expected:
                 self.report("journal", where, None, f"{name} {expected}, as the rows say", str(checkpoint[name]))
         for index, (name, selector) in enumerate(self.config.selectors.items()):
-            highest = checker.highest.get(priority_path(name), 0.0) if isinstance(selector, Prioritized) else 0.0
+            highest = checker.highest.get(priority_path(name), 0.0) if isinstance(selector, KEEPS_PRIORITIES) else 0.0
             stored = float(self.state["max_mass"][index])
             if highest > stored * (1 + 1e-5) and stored > 0:
                 self.report("state", f"{PRIVATE_FOLDER}/state", None, f"a highest mass of {highest} or more", str(stored))

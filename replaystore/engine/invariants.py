@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.core.links import DELETED, KEPT, USED_UP
+from replaystore.schema.columns import is_reward
 from replaystore.steps import TERMINATED, TRUNCATED
-from replaystore.storage.layout import EPISODE_DTYPES, META_DTYPES
+from replaystore.storage.layout import EPISODE_DTYPES
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -25,12 +26,20 @@ Ids = npt.NDArray[np.int64]
 STEP, CLOSING, LOST = 0, 1, 2
 """Values of ``meta/kind``. LOST rows are gone: `replaystore repair` put zeros in their place."""
 
-REWARD = "steps/reward"
 SUCCESSOR = "replay/successor"
 TIMES_SAMPLED = "replay/times_sampled"
 REMOVED = "replay/removed"
-ROW_COLUMNS = (*(f"meta/{name}" for name in META_DTYPES), REWARD)
-"""Arrays that a block of rows must hold; ``replay/…`` is checked where it is given."""
+
+
+def is_row_column(path: str) -> bool:
+    """Whether a block of rows must hold this array; ``replay/…`` is checked where it is given."""
+    return path.startswith("meta/") or _holds_rewards(path)
+
+
+def _holds_rewards(path: str) -> bool:
+    return path.startswith("steps/") and is_reward(path.removeprefix("steps/"))
+
+
 
 RETURN_TOLERANCE = 1e-6
 """Of the sum of the absolute rewards: sums of float64 taken in another order."""
@@ -74,11 +83,13 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """What the leaves of one prioritized selector may be."""
+    """What the leaves of one selector may be."""
 
     path: str
     zero_allowed: bool
-    """Whether an anchor's mass may be 0: only with epsilon 0."""
+    """Whether an anchor's leaf may be 0: with epsilon 0, or when a pass had it."""
+    is_pass: bool = False
+    """Whether 1 and 0 are all that an anchor's leaf may be."""
 
 
 class RowChecker:
@@ -211,6 +222,8 @@ class RowChecker:
                 fine = np.isfinite(mass) & (mass >= 0)
                 self._report(leaf.path, ids, ~fine, "a finite mass, 0 or more", mass)
                 self._report(leaf.path, ids, fine & ~anchor & (mass != 0), "0, for the row is no anchor", mass)
+                if leaf.is_pass:
+                    self._report(leaf.path, ids, fine & anchor & (mass != 0) & (mass != 1), "1, to come, or 0, had by this pass", mass)
                 if not leaf.zero_allowed:
                     self._report(leaf.path, ids, anchor & (mass == 0), "above 0, for the row is an anchor", mass)
                 highest = float(np.max(mass, where=fine, initial=0.0))
@@ -287,7 +300,8 @@ class RowChecker:
         starts = np.flatnonzero((previous != ids - 1) | (np.arange(len(ids)) == 0) | (kind == LOST))
         kept = kind[starts] != LOST
         stops = np.append(starts[1:], len(ids))
-        reward = rows[REWARD].reshape(len(ids), -1)
+        rewards = [array.reshape(len(ids), -1) for path, array in rows.items() if _holds_rewards(path)]
+        reward = rewards[0] if len(rewards) == 1 else np.concatenate(rewards, axis=1)
         flat = reward[:, 0].astype(np.float64) if reward.shape[1] == 1 else reward.sum(axis=1, dtype=np.float64)
         totals, weights = np.add.reduceat(flat, starts), np.add.reduceat(np.abs(flat), starts)
         starts, stops, totals, weights = starts[kept], stops[kept], totals[kept], weights[kept]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from replaystore.engine.inspection import TableInspection
 from replaystore.engine.invariants import LOST
 from replaystore.engine.table_on_disk import LOST_FILE, QUARANTINE
-from replaystore.schema.selectors import Prioritized
+from replaystore.schema.selectors import KEEPS_PRIORITIES
 from replaystore.storage import calls
 from replaystore.storage.checksums import read_checksums, write_checksums
 from replaystore.storage.files import replace_file, storage_errors
@@ -249,7 +249,7 @@ class Mender:
             state["first_step"], state["sampled_items"] = found.first, sampled
             state["inserted_steps"] = int(checkpoint.get("inserted_steps", found.stop - found.episode_count))
         for index, (name, selector) in enumerate(found.config.selectors.items()):
-            if isinstance(selector, Prioritized):
+            if isinstance(selector, KEEPS_PRIORITIES):
                 state.max_mass[index] = max(float(state.max_mass[index]), self._highest_mass(found, priority_path(name)))
         state["clean"] = 0
         state.sync()

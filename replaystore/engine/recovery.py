@@ -21,7 +21,8 @@ from replaystore.core.random import seed_state
 from replaystore.engine.rows import Rows
 from replaystore.engine.selectors import Selectors
 from replaystore.errors import Corruption, StorageError
-from replaystore.schema.selectors import Prioritized
+from replaystore.schema.columns import is_reward
+from replaystore.schema.selectors import KEEPS_LEAVES
 from replaystore.schema.table_config import TableConfig
 from replaystore.steps import OPEN, RUN_DTYPE, TERMINATED, TRUNCATED, StepBlock
 from replaystore.storage.journal import BatchRecord
@@ -41,7 +42,7 @@ def new_table(folder: Path, config: TableConfig) -> None:
 
 def layouts_of(config: TableConfig) -> list[ArrayLayout]:
     """The arrays along the step dimension that a configuration asks for."""
-    selectors = [(name, isinstance(selector, Prioritized)) for name, selector in config.selectors.items()]
+    selectors = [(name, isinstance(selector, KEEPS_LEAVES)) for name, selector in config.selectors.items()]
     return step_arrays(config.columns, selectors, config.retention.max_steps)
 
 
@@ -96,7 +97,7 @@ class OpenTable:
         paths = [
             "replay/successor",
             "replay/removed",
-            *(priority_path(n) for n, s in self.config.selectors.items() if isinstance(s, Prioritized)),
+            *(priority_path(n) for n, s in self.config.selectors.items() if isinstance(s, KEEPS_LEAVES)),
         ]
         for path in paths:
             copy = np.zeros(files.next_step - origin, files.steps.columns[path].layout.dtype)
@@ -171,7 +172,8 @@ class OpenTable:
         runs["episode"], runs["first"], runs["rows"] = read("episode")[offsets], read("step_in_episode")[offsets], lengths
         runs["ending"] = np.where(kind[lasts] == 1, closed, OPEN)
         runs["policy_version"], runs["seed"] = read("policy_version")[lasts], -1
-        block = StepBlock({"reward": steps.rows("steps/reward", start, stop)}, runs, int(read("actor")[0]))
+        rewards = {name: steps.rows(f"steps/{name}", start, stop) for name in self.config.columns if is_reward(name)}
+        block = StepBlock(rewards, runs, int(read("actor")[0]))
         self.book.apply(self.book.plan(block, start, float(read("insert_time")[0]), dict(batch.seeds)))
         return batch.rows - int((kind == 1).sum())
 

@@ -14,7 +14,6 @@ from replaystore.engine.conditions import Facts
 from replaystore.engine.rows import Rows
 from replaystore.engine.selection.filtered import Filtered
 from replaystore.engine.selection.kept import KeptPass, KeptPriorities
-from replaystore.engine.selection.masses import made_with, masses_under
 from replaystore.engine.selection.whole import AllAlike, ByRecency, InOrder, over_all
 from replaystore.errors import InvalidArgument
 from replaystore.schema.filters import Filter
@@ -22,8 +21,6 @@ from replaystore.schema.selectors import KEEPS_LEAVES, KEEPS_PRIORITIES, FreeSel
 from replaystore.schema.views import AnchorRule
 from replaystore.steps import UpdateCounts
 from replaystore.storage.state_page import StatePage
-
-__all__ = ["Selectors", "made_with", "masses_under"]
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -53,7 +50,7 @@ class Choice:
 
 
 class Selectors:
-    """Callers hold the table's lock. `made_with` and `masses_under` of `replaystore.engine.selection.masses` are here too, for copies."""
+    """Callers hold the table's lock."""
 
     def __init__(self, table: str, configured: Mapping[str, Selector], state: StatePage, rows: Rows, *, mend: bool) -> None:
         """Builds every index that has leaves; with `mend`, leaves that cannot be right are put right first."""

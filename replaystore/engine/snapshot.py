@@ -22,11 +22,11 @@ from replaystore.core.links import DELETED, KEPT, USED_UP
 from replaystore.engine.kept import AllRows, RenumberedRows, open_episodes_of
 from replaystore.engine.moment import Moment
 from replaystore.engine.recovery import layouts_of
-from replaystore.engine.selectors import made_with, masses_under
+from replaystore.engine.selection.masses import made_with, masses_under, terms
 from replaystore.engine.table import Table
 from replaystore.engine.table_on_disk import LOST_FILE, QUARANTINE
 from replaystore.errors import InvalidArgument
-from replaystore.schema.selectors import Prioritized
+from replaystore.schema.selectors import KEEPS_LEAVES, KEEPS_PRIORITIES, WithoutReplacement
 from replaystore.schema.table_config import TableConfig
 from replaystore.status import SnapshotReport
 from replaystore.storage.checksums import Entries, read_checksums, write_checksums
@@ -151,7 +151,8 @@ class _Copy:
         """replay/: links as of the moment, priorities as they are by now."""
         moment, kept = self._moment, self._kept
         live = {layout.path: ChunkWriter(self._folder, layout) for layout in self._layouts if layout.live}
-        leaves = {priority_path(name): self._leaves(name) for name, kind in self._config.selectors.items() if isinstance(kind, Prioritized)}
+        selectors = self._config.selectors.items()
+        leaves = {priority_path(name): self._leaves(name) for name, kind in selectors if isinstance(kind, KEEPS_LEAVES)}
         for start in range(kept.first, kept.stop, LIVE_BLOCK_ROWS):
             stop = min(start + LIVE_BLOCK_ROWS, kept.stop)
             ids = kept.ids(start, stop)
@@ -175,17 +176,18 @@ class _Copy:
             self._copied_bytes += writer.nbytes
 
     def _leaves(self, name: str) -> Callable[[Array, npt.NDArray[np.bool_]], Array]:
-        """Masses of rows in the copy's selector `name`, given their ids in the table and which of them are anchors, ``(n,)`` each."""
+        """Leaves of rows in the copy's selector `name`, given their ids in the table and which of them are anchors, ``(n,)`` each."""
         moment, after, path = self._moment, self._config.selectors[name], priority_path(name)
         before = moment.config.selectors.get(name)
-        assert isinstance(after, Prioritized)
-        new = np.float32(PrioritizedIndex(after.alpha, after.epsilon).max_mass)
+        is_pass = isinstance(after, WithoutReplacement)
+        new = np.float32(1.0 if is_pass else PrioritizedIndex(*terms(after)).max_mass)
+        taken_over = isinstance(before, WithoutReplacement if is_pass else KEEPS_PRIORITIES)
 
         def masses(ids: Array, is_anchor: npt.NDArray[np.bool_]) -> Array:
-            if not isinstance(before, Prioritized):
+            if before is None or not taken_over:
                 return np.where(is_anchor, new, np.float32(0))
             found = moment.take(path, ids)
-            if after != before:
+            if terms(after) != terms(before):
                 found = masses_under(found, before, after, is_anchor)
             found[~is_anchor] = 0
             return found
@@ -309,10 +311,10 @@ class _Copy:
         page.max_mass[:], page.made_with[:] = 0, 0
         for place, (name, after) in enumerate(self._config.selectors.items()):
             was = before.get(name)
-            if isinstance(after, Prioritized):
+            if isinstance(after, KEEPS_PRIORITIES):
                 page.made_with[place] = made_with(after)
-            if isinstance(after, Prioritized) and isinstance(was, Prioritized):
+            if was is not None and isinstance(after, KEEPS_PRIORITIES) and isinstance(was, KEEPS_PRIORITIES):
                 mass = highest[list(before).index(name)]
-                page.max_mass[place] = mass if after == was else masses_under(np.array([mass]), was, after)[0]
+                page.max_mass[place] = mass if terms(after) == terms(was) else masses_under(np.array([mass]), was, after)[0]
         page.sync()
         page.close()

@@ -16,7 +16,7 @@ from replaystore.core.indexes import LEAST_MASS
 from replaystore.engine.invariants import Leaves, RowChecker, Violation
 from replaystore.engine.recovery import layouts_of, stored_layouts
 from replaystore.errors import Corruption, ReplayStoreError
-from replaystore.schema.selectors import Prioritized
+from replaystore.schema.selectors import KEEPS_LEAVES, Prioritized, WithoutReplacement
 from replaystore.schema.table_config import TableConfig
 from replaystore.storage.checksums import FILE_NAME
 from replaystore.storage.files import read_json
@@ -290,12 +290,14 @@ class TableOnDisk:
         return out
 
     def leaves(self) -> list[Leaves]:
-        """What the leaves of each prioritized selector may be."""
-        return [
-            Leaves(priority_path(name), zero_allowed=selector.epsilon**selector.alpha < LEAST_MASS if selector.alpha > 0 else False)
-            for name, selector in self.config.selectors.items()
-            if isinstance(selector, Prioritized)
-        ]
+        """What the leaves of each selector that has some may be."""
+        found = []
+        for name, selector in self.config.selectors.items():
+            if isinstance(selector, KEEPS_LEAVES):
+                is_pass = isinstance(selector, WithoutReplacement)
+                may_vanish = isinstance(selector, Prioritized) and selector.alpha > 0 and selector.epsilon**selector.alpha < LEAST_MASS
+                found.append(Leaves(priority_path(name), zero_allowed=is_pass or may_vanish, is_pass=is_pass))
+        return found
 
     def strays(self, expected: dict[str, set[str]]) -> Iterator[str]:
         """Files and folders below the table that no format page names."""

@@ -93,7 +93,7 @@ def step_arrays(columns: Mapping[str, Any], selectors: Iterable[tuple[str, bool]
 
     Args:
         columns: the table's columns by name (`replaystore.Column`).
-        selectors: name and whether it keeps priorities.
+        selectors: name and whether it keeps leaves.
         max_steps: the table's retention, None for all.
     """
 
@@ -105,7 +105,7 @@ def step_arrays(columns: Mapping[str, Any], selectors: Iterable[tuple[str, bool]
     arrays += [make(f"meta/{name}", (), dtype) for name, dtype in META_DTYPES.items()]
     arrays += [make("replay/successor", (), "int32", True), make("replay/times_sampled", (), "uint32", True)]
     arrays += [make("replay/removed", (), "uint8", True)]
-    arrays += [make(priority_path(name), (), "float32", True) for name, prioritized in selectors if prioritized]
+    arrays += [make(priority_path(name), (), "float32", True) for name, keeps_leaves in selectors if keeps_leaves]
     return arrays
 
 
