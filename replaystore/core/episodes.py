@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.errors import InvalidArgument
+from replaystore.schema.columns import is_reward
 from replaystore.steps import OPEN, StepBlock
 
 Ids = npt.NDArray[np.int64]
@@ -93,7 +94,7 @@ class EpisodeBook:
             runs = block.runs
         lengths = runs["rows"].astype(np.int64)
         starts = np.cumsum(lengths) - lengths + next_step
-        totals = _sums(block.columns["reward"], starts - next_step) if len(runs) else np.zeros(0)
+        totals = _sums(row_rewards(block.columns), starts - next_step) if len(runs) else np.zeros(0)
         previous = np.empty(len(runs), np.int64)
         changes: dict[int, OpenEpisode | None] = {}
         finished: list[FinishedEpisode] = []
@@ -173,10 +174,16 @@ class EpisodeBook:
         self.open = {row[0]: OpenEpisode(*row[1:]) for row in data}
 
 
+def row_rewards(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """``(rows,)``: the reward of each row; components of a vector reward, and the rewards of several agents, are added up."""
+    parts = [array for name, array in columns.items() if is_reward(name)]
+    flat = [part.reshape(len(part), -1).sum(axis=1, dtype=np.float64) if part.ndim > 1 else part for part in parts]
+    return flat[0] if len(flat) == 1 else np.sum(flat, axis=0, dtype=np.float64)
+
+
 def _sums(rewards: npt.NDArray[Any], offsets: Ids) -> npt.NDArray[np.float64]:
-    """Sum of rewards of each run; components of a vector reward are added up."""
-    flat = rewards.reshape(len(rewards), -1).sum(axis=1, dtype=np.float64) if rewards.ndim > 1 else rewards
-    return np.add.reduceat(flat, offsets, dtype=np.float64)
+    """Sum of rewards of each run."""
+    return np.add.reduceat(rewards, offsets, dtype=np.float64)
 
 
 def _without(block: StepBlock, skips: Ids) -> StepBlock:

@@ -139,7 +139,7 @@ def lengths(links: Links, anchors: Ids, limit: int, most: int) -> Counts | None:
     return taken if int(taken.sum(dtype=np.int64)) <= most else None
 
 
-def _arrays(links: Links) -> Any:
+def _arrays(links: Links) -> tuple[Any, Any, Any, Any, Any, int, int, int]:
     return (
         links.successor, links.kind, links.terminated, links.previous, links.removed, links.origin, links.first, links.stop,
     )  # fmt: skip

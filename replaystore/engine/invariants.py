@@ -40,7 +40,6 @@ def _holds_rewards(path: str) -> bool:
     return path.startswith("steps/") and is_reward(path.removeprefix("steps/"))
 
 
-
 RETURN_TOLERANCE = 1e-6
 """Of the sum of the absolute rewards: sums of float64 taken in another order."""
 

@@ -11,6 +11,7 @@ from replaystore.core.links import DELETED
 from replaystore.engine.invariants import LOST, STEP
 from replaystore.engine.moment import Moment
 from replaystore.errors import InvalidArgument
+from replaystore.schema.columns import is_reward
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -106,7 +107,8 @@ def open_episodes_of(moment: Moment) -> list[list[Any]]:
         while (before := int(previous[ids[-1] - first])) >= first:
             ids.append(before)
         of_last, of_first = np.array([last]), np.array([ids[-1]])
-        total = float(moment.take("steps/reward", np.array(ids)).sum(dtype=np.float64))
+        rewards = [f"steps/{name}" for name in moment.config.columns if is_reward(name)]
+        total = sum(float(moment.take(path, np.array(ids)).sum(dtype=np.float64)) for path in rewards)
         number, position, actor = (moment.take(f"meta/{name}", of_last).item() for name in ("episode", "step_in_episode", "actor"))
         found.append([number, ids[-1], last, position + 1, total, actor, -1, moment.take("meta/insert_time", of_first).item()])
     return found

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.engine.inspection import TableInspection
-from replaystore.engine.invariants import ROW_COLUMNS, TIMES_SAMPLED
+from replaystore.engine.invariants import TIMES_SAMPLED, is_row_column
 from replaystore.engine.mending import Mender, Range
 from replaystore.engine.table import Table
 from replaystore.engine.table_on_disk import QUARANTINE
@@ -208,7 +208,7 @@ def _lost(
     if not files and not swapped:
         ranges += [(batch.first_step, batch.first_step + batch.rows) for batch in found.bad_batches]
     episodes_fine = not any(violation.array.startswith("episodes/") for violation in found.violations)
-    if not any(layout.path in ROW_COLUMNS for layout, _ in files) and not swapped and not ranges:
+    if not any(is_row_column(layout.path) for layout, _ in files) and not swapped and not ranges:
         for violation in found.violations:
             row = not violation.live and not violation.array.startswith("episodes/")
             if row and (episodes_fine or "episodes/" not in violation.expected):
@@ -230,7 +230,7 @@ def _wrong_episodes(
     wrong: dict[str, list[npt.NDArray[np.int64]]] = {}
     for layout, chunk in files:
         wrong.setdefault(layout.path.removeprefix("episodes/"), []).append(np.arange(*found.rows_of(layout, chunk)))
-    rows_fine = not any(layout.path in ROW_COLUMNS for layout, _ in bad) and not swapped
+    rows_fine = not any(is_row_column(layout.path) for layout, _ in bad) and not swapped
     for violation in found.violations:
         if violation.array.startswith("episodes/") and rows_fine and not files:
             wrong.setdefault(violation.array.removeprefix("episodes/"), []).append(violation.ids)

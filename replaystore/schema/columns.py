@@ -105,7 +105,17 @@ STANDARD_COLUMNS: Mapping[str, Column] = {
     "terminated": Column((), "bool"),
     "truncated": Column((), "bool"),
 }
-"""Columns that every table has unless its configuration names them otherwise."""
+"""Columns that every table has unless its configuration names them otherwise; instead of ``reward`` there may be one for each agent."""
+
+
+def is_observation(name: str) -> bool:
+    """Whether a column is the observation or a part of it."""
+    return name == "observation" or name.startswith("observation/")
+
+
+def is_reward(name: str) -> bool:
+    """Whether a column holds rewards: ``reward``, or ``reward/AGENT``."""
+    return name == "reward" or name.startswith("reward/")
 
 
 def fit(name: str, column: Column, values: Any, rows: int | None) -> npt.NDArray[Any]:
