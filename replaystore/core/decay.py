@@ -167,6 +167,12 @@ class DecayTree(RingTree):
         ids = np.empty(n, np.int64)
         return ids[: scan(leaves, origin, self._rings[0], self._bases, self._masks, self._first, self._stop, True, ids)]
 
+    def oldest(self, leaves: Leaves, origin: int) -> Ids:
+        """The oldest id that counts, ``int64[1]``, or none."""
+        self._check(leaves, origin)
+        ids = np.empty(1, np.int64)
+        return ids[: scan(leaves, origin, self._rings[0], self._bases, self._masks, self._first, self._stop, False, ids)]
+
     @property
     def _arrays(self) -> tuple[Any, Any, Any, Any]:
         return self._rings[0], self._rings[1], self._bases, self._masks

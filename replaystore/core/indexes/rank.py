@@ -104,6 +104,11 @@ class RankIndex:
         kernels.draw(self._first, self._slots, mask, self._size, table, self.alpha, state, self.stratified, ids, probabilities)
         return ids, probabilities
 
+    @property
+    def least(self) -> float:
+        """The smallest probability that an id has: that of the last place."""
+        return float(self._size**-self.alpha / self.total)
+
     def _note(self, changed: int) -> None:
         self._changed += int(changed)
         if self._changed and self._changed >= self._size:

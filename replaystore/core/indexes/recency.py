@@ -43,3 +43,11 @@ class RecencyIndex(TreeIndex[DecayTree]):
             probabilities += ids >= newest[-1]
             probabilities /= n
         return ids, probabilities
+
+    def least(self, leaves: Leaves, origin: int, n: int) -> float:
+        """The smallest probability that `draw` of `n` could give an id: the oldest's, or 1 / n where only the newest are taken."""
+        k = min(self.newest, n, self.count)
+        if k == n or k == self.count:
+            p = float(self._tree.shares(self._tree.oldest(leaves, origin))[0]) if k < n else 0.0
+            return (1.0 + (n - k) * p) / n
+        return float(self._tree.shares(self._tree.oldest(leaves, origin))[0]) * (n - k) / n

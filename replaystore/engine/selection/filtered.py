@@ -16,7 +16,7 @@ import numpy.typing as npt
 from replaystore.core.indexes import HeapIndex, PassIndex
 from replaystore.engine.conditions import Facts, episodes_pass, passes, passes_at, rows_back
 from replaystore.engine.rows import Rows
-from replaystore.engine.selection.kept import KeptPass, least_of_ranks
+from replaystore.engine.selection.kept import KeptPass
 from replaystore.engine.selection.masses import DISTINCT, DRAWN, TO_COME, index_for, priorities_of
 from replaystore.schema.filters import Filter
 from replaystore.schema.selectors import Prioritized, RankPrioritized, Recency, Selector, WithoutReplacement
@@ -341,7 +341,7 @@ class Filtered:
         """The smallest probability that any member has."""
         own = self._own
         if isinstance(self.selector, RankPrioritized):
-            return least_of_ranks(self._index)
+            return float(self._index.least)
         if isinstance(self.selector, Recency):
             return float(self._index.least(own.array, own.origin, n))
         if not isinstance(self.selector, Prioritized):

@@ -150,7 +150,7 @@ class KeptPriorities:
     def least(self, rows: Rows, anchors: int, n: int) -> float:
         """The smallest probability that any anchor has."""
         if isinstance(self.selector, RankPrioritized):
-            return least_of_ranks(self.index.index)  # type: ignore[attr-defined]
+            return float(self.index.index.least)  # type: ignore[attr-defined]
         if self._least is None:
             self._least = HeapIndex(largest=False)
             self._least.rebuild(rows.array(self.path), rows.origin, rows.first, rows.stop)
@@ -239,8 +239,3 @@ def mark_drawn(leaves: npt.NDArray[np.float32], origin: int, ids: Ids) -> None:
     """Of `ids` just drawn, those that no new pass has brought back are marked as anchors that the pass had."""
     found = leaves[ids - origin]
     leaves[ids - origin] = np.where(found > 0, found, DRAWN)
-
-
-def least_of_ranks(index: Any) -> float:
-    """Probability of the last place."""
-    return float(index.least)

@@ -108,7 +108,7 @@ class ByRecency(_Whole):
 
     def least(self, rows: Rows, anchors: int, n: int) -> float:
         """The smallest probability that any anchor has: the oldest's."""
-        return float(self._index.least(rows.array(SUCCESSOR), rows.origin, n))  # type: ignore[attr-defined]
+        return self._index.least(rows.array(SUCCESSOR), rows.origin, n)
 
     @property
     def nbytes(self) -> int:
