@@ -32,7 +32,7 @@ from replaystore.schema.filters import Filter
 from replaystore.schema.limiters import MinSize, Queue, SampleToInsertRatio, Stack
 from replaystore.schema.mixture import Mixture
 from replaystore.schema.selectors import Fifo, Lifo, MaxHeap, MinHeap, Prioritized, RankPrioritized, Recency, Uniform, WithoutReplacement
-from replaystore.schema.spaces import columns_from_env, columns_from_space
+from replaystore.schema.spaces import columns_from_agents, columns_from_env, columns_from_space
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.schema.views import Episode, Hindsight, Sequence, Transition
 from replaystore.status import SnapshotReport, TableDescription, TableStats
@@ -89,6 +89,7 @@ __all__ = [
     "UpdateCounts",
     "WithoutReplacement",
     "Writer",
+    "columns_from_agents",
     "columns_from_env",
     "columns_from_space",
     "open",

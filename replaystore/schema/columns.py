@@ -108,6 +108,32 @@ STANDARD_COLUMNS: Mapping[str, Column] = {
 """Columns that every table has unless its configuration names them otherwise; instead of ``reward`` there may be one for each agent."""
 
 
+INFO_NAMES = (
+    "step_ids", "probabilities", "weights", "priorities", "times_sampled", "ages", "policy_version", "discount", "steps_taken", "mask",
+    "row_ids", "offsets", "relabelled", "goal_ids",
+)  # fmt: skip
+"""What a batch says of its items: no column may be called so."""
+
+
+def check_columns(columns: Mapping[str, Column]) -> None:
+    """InvalidArgument unless these columns can be those of one table."""
+    if len(columns) > MAX_COLUMNS:
+        raise InvalidArgument(f"{len(columns)} columns are too many; at most {MAX_COLUMNS} are allowed")
+    for name, column in columns.items():
+        first = name.split("/")[0]
+        if any(other.startswith(f"{name}/") for other in columns):
+            raise InvalidArgument(f"column {name!r} is also the group of nested columns below it; rename one")
+        if first in INFO_NAMES:
+            raise InvalidArgument(f"column {name!r}: batches have a {first!r} of their own; rename the column")
+        if first == "next_observation":
+            raise InvalidArgument(f"column {name!r}: batches call the observation of the row after so; a step needs only its own observation")
+        if is_reward(name) and column.dtype not in ("float32", "float64"):
+            raise InvalidArgument(f"column {name!r} must be float32 or float64, got {column.dtype}")
+    for name in ("terminated", "truncated"):
+        if columns[name].shape != () or columns[name].dtype != "bool":
+            raise InvalidArgument(f"column {name!r} must be a scalar bool, got shape {columns[name].shape} {columns[name].dtype}")
+
+
 def is_observation(name: str) -> bool:
     """Whether a column is the observation or a part of it."""
     return name == "observation" or name.startswith("observation/")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from replaystore.errors import InvalidArgument, SchemaMismatch
-from replaystore.schema.columns import STANDARD_COLUMNS, Column
+from replaystore.schema.columns import STANDARD_COLUMNS, Column, check_name
 
 
 def columns_from_env(env: Any, **extras: Column) -> dict[str, Column]:
@@ -32,6 +32,31 @@ def columns_from_env(env: Any, **extras: Column) -> dict[str, Column]:
         **STANDARD_COLUMNS,
         **extras,
     }
+
+
+def columns_from_agents(agents: Mapping[str, tuple[Any, Any]], **extras: Column) -> dict[str, Column]:
+    """Columns for the steps of several agents that act at once: ``observation/NAME``, ``action/NAME`` and ``reward/NAME`` for each.
+
+    The writer takes dicts by agent: ``writer.append({"alice": 0, "bob": 2}, {"alice": 1.0, "bob": 0.0}, terminated, truncated, observations)``;
+    `terminated` and `truncated` are those of all. Views read one of them with ``agent="alice"``.
+
+    Args:
+        agents: observation and action space by agent, for example ``{a: (env.observation_space(a), env.action_space(a)) for a in
+            env.possible_agents}``.
+        extras: further columns; ``log_prob/alice`` is one of alice's.
+
+    Raises:
+        InvalidArgument: no agents, a name that cannot be one, or a space without a fixed-size numeric layout.
+    """
+    if not agents:
+        raise InvalidArgument("columns_from_agents needs at least one agent")
+    columns: dict[str, Column] = {}
+    for agent, (observation, action) in agents.items():
+        check_name(agent, "agent")
+        columns |= columns_from_space(f"observation/{agent}", observation)
+        columns |= columns_from_space(f"action/{agent}", action)
+        columns[f"reward/{agent}"] = STANDARD_COLUMNS["reward"]
+    return {**columns, "terminated": STANDARD_COLUMNS["terminated"], "truncated": STANDARD_COLUMNS["truncated"], **extras}
 
 
 def columns_from_space(name: str, space: Any) -> dict[str, Column]:

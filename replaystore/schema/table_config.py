@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from replaystore.errors import InvalidArgument
-from replaystore.schema.columns import MAX_COLUMNS, STANDARD_COLUMNS, Column, check_name
+from replaystore.schema.columns import STANDARD_COLUMNS, Column, check_columns, check_name, is_reward
 from replaystore.schema.limiters import LIMITERS, MinSize, RateLimiter
 from replaystore.schema.record import check_number, from_json, to_json
 from replaystore.schema.selectors import SELECTORS, Selector, Uniform
@@ -53,7 +53,7 @@ class TableConfig:
     """Columns, selectors, rate limiter and retention of one table."""
 
     columns: Mapping[str, Column]
-    """By name; reward, terminated and truncated are added unless given."""
+    """By name; reward, terminated and truncated are added unless given. Instead of ``reward`` there may be one per agent, ``reward/NAME``."""
 
     selector: Selector | Mapping[str, Selector] = field(default_factory=Uniform)
     """One selector, or several by name over the same steps."""
@@ -72,8 +72,9 @@ class TableConfig:
             check_name(name, "column", nested=True)
             if not isinstance(column, Column):
                 raise InvalidArgument(f"column {name!r} must be a replaystore.Column, got {type(column).__name__}")
-        columns = {**{n: c for n, c in STANDARD_COLUMNS.items() if n not in self.columns}, **self.columns}
-        self._check_columns(columns)
+        given = {"reward" if is_reward(name) else name for name in self.columns}
+        columns = {**{n: c for n, c in STANDARD_COLUMNS.items() if n not in given}, **self.columns}
+        check_columns(columns)
         object.__setattr__(self, "columns", dict(sorted(columns.items())))
         self._check_selectors()
         if type(self.rate_limiter).__name__ not in LIMITERS:
@@ -86,18 +87,6 @@ class TableConfig:
         least = self.rate_limiter.min_size_to_sample
         if most is not None and least > most:
             raise InvalidArgument(f"min_size_to_sample={least} can never be reached: retention keeps max_steps={most}")
-
-    def _check_columns(self, columns: Mapping[str, Column]) -> None:
-        if len(columns) > MAX_COLUMNS:
-            raise InvalidArgument(f"{len(columns)} columns are too many; at most {MAX_COLUMNS} are allowed")
-        for name in columns:
-            if any(other.startswith(f"{name}/") for other in columns):
-                raise InvalidArgument(f"column {name!r} is also the group of nested columns below it; rename one")
-        for name in ("terminated", "truncated"):
-            if columns[name].shape != () or columns[name].dtype != "bool":
-                raise InvalidArgument(f"column {name!r} must be a scalar bool, got shape {columns[name].shape} {columns[name].dtype}")
-        if columns["reward"].dtype not in ("float32", "float64"):
-            raise InvalidArgument(f"column 'reward' must be float32 or float64, got {columns['reward'].dtype}")
 
     def _check_selectors(self) -> None:
         selectors = self.selector if isinstance(self.selector, Mapping) else {DEFAULT_SELECTOR: self.selector}
