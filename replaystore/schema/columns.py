@@ -126,7 +126,7 @@ def check_columns(columns: Mapping[str, Column]) -> None:
         if first in INFO_NAMES:
             raise InvalidArgument(f"column {name!r}: batches have a {first!r} of their own; rename the column")
         if first == "next_observation":
-            raise InvalidArgument(f"column {name!r}: batches call the observation of the row after so; a step needs only its own observation")
+            raise InvalidArgument(f"column {name!r}: batches call the observation of the row after so; a step needs only its own")
         if is_reward(name) and column.dtype not in ("float32", "float64"):
             raise InvalidArgument(f"column {name!r} must be float32 or float64, got {column.dtype}")
     for name in ("terminated", "truncated"):

@@ -37,8 +37,8 @@ def columns_from_env(env: Any, **extras: Column) -> dict[str, Column]:
 def columns_from_agents(agents: Mapping[str, tuple[Any, Any]], **extras: Column) -> dict[str, Column]:
     """Columns for the steps of several agents that act at once: ``observation/NAME``, ``action/NAME`` and ``reward/NAME`` for each.
 
-    The writer takes dicts by agent: ``writer.append({"alice": 0, "bob": 2}, {"alice": 1.0, "bob": 0.0}, terminated, truncated, observations)``;
-    `terminated` and `truncated` are those of all. Views read one of them with ``agent="alice"``.
+    The writer takes actions, rewards and observations as dicts by agent; `terminated` and `truncated` are those of all. Views read one
+    of the agents with ``agent="alice"``.
 
     Args:
         agents: observation and action space by agent, for example ``{a: (env.observation_space(a), env.action_space(a)) for a in

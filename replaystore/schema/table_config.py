@@ -53,7 +53,7 @@ class TableConfig:
     """Columns, selectors, rate limiter and retention of one table."""
 
     columns: Mapping[str, Column]
-    """By name; reward, terminated and truncated are added unless given. Instead of ``reward`` there may be one per agent, ``reward/NAME``."""
+    """By name; reward, terminated and truncated are added unless given. ``reward/NAME`` for each of several agents stand for reward."""
 
     selector: Selector | Mapping[str, Selector] = field(default_factory=Uniform)
     """One selector, or several by name over the same steps."""
