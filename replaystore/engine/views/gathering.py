@@ -93,16 +93,6 @@ def links_of(rows: Rows) -> Links:
     )
 
 
-def is_observation(column: str) -> bool:
-    """Whether the row after a step has a value of `column` that belongs to it: its next observation."""
-    return column == "observation" or column.startswith("observation/")
-
-
-def is_reward(column: str) -> bool:
-    """Whether `column` holds rewards: ``reward``, or one per agent."""
-    return column == "reward" or column.startswith("reward/")
-
-
 def choose_columns(columns: Mapping[str, Column], wanted: Iterable[str] | None, agent: str | None = None) -> dict[str, str]:
     """The columns that a request asks for, by their names in the batch; a name stands for all nested below it.
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from replaystore.core.stretch import lengths, packed, stretches
 from replaystore.core.walk import Counts, Ids, Links
 from replaystore.engine.rows import Rows
-from replaystore.engine.views.gathering import Patch, Take, is_observation, links_of
+from replaystore.engine.views.gathering import Patch, Take, links_of
 from replaystore.errors import InvalidArgument
 from replaystore.sampling import MAX_ROWS_WALKED
+from replaystore.schema.columns import is_observation
 from replaystore.schema.views import Episode, Sequence, covers
 
 Array = npt.NDArray[Any]

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from replaystore.core.walk import Counts, Ids, Links, backward, draw_limits, forward, pad_edge
 from replaystore.engine.rows import Rows
-from replaystore.engine.views.gathering import Take, is_observation, is_reward, links_of
+from replaystore.engine.views.gathering import Take, links_of
+from replaystore.schema.columns import is_observation, is_reward
 from replaystore.schema.views import Transition
 
 Array = npt.NDArray[Any]
