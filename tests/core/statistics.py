@@ -1,4 +1,4 @@
-"""Are these draws those of that distribution? One answer for all tests: every test has a fixed seed, and would fail with this chance if so."""
+"""Are these draws those of that distribution? One answer for all tests, with fixed seeds and one stated chance of a false alarm."""
 
 from __future__ import annotations
 

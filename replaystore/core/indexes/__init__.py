@@ -5,7 +5,7 @@ An anchor is a row whose ``successor`` is above 0.
 
 from replaystore.core.indexes.heap import HeapIndex
 from replaystore.core.indexes.order import FifoIndex, LifoIndex, NewestAnchors, OldestAnchors
-from replaystore.core.indexes.passes import PassIndex, sanitise_pass
+from replaystore.core.indexes.passes import PassIndex
 from replaystore.core.indexes.prioritized import LEAST_MASS, MOST_MASS, PrioritizedIndex, sanitise
 from replaystore.core.indexes.proportional import ProportionalIndex
 from replaystore.core.indexes.protocol import Index
@@ -29,5 +29,4 @@ __all__ = [
     "RecencyIndex",
     "UniformIndex",
     "sanitise",
-    "sanitise_pass",
 ]
