@@ -25,7 +25,9 @@ from replaystore.errors import (
     SchemaMismatch,
     StorageError,
 )
+from replaystore.federated.federation import FederatedSampler
 from replaystore.priorities import sequence_priorities
+from replaystore.sample_log import SampleLog, replay_log
 from replaystore.schedules import Constant, Exponential, Linear
 from replaystore.schema.columns import Column
 from replaystore.schema.filters import Filter
@@ -54,6 +56,7 @@ __all__ = [
     "DiskFull",
     "Episode",
     "Exponential",
+    "FederatedSampler",
     "Fifo",
     "Filter",
     "Hindsight",
@@ -75,6 +78,7 @@ __all__ = [
     "Recency",
     "ReplayStoreError",
     "Retention",
+    "SampleLog",
     "SampleToInsertRatio",
     "SchemaMismatch",
     "Sequence",
@@ -93,6 +97,7 @@ __all__ = [
     "columns_from_env",
     "columns_from_space",
     "open",
+    "replay_log",
     "sequence_priorities",
 ]
 
