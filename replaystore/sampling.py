@@ -126,6 +126,13 @@ def ids_of(step_ids: Any) -> npt.NDArray[np.int64]:
     return ids.astype(np.int64)
 
 
+def check_as_of(as_of: int | None) -> int | None:
+    """A step id that rows are seen up to, or None for all; InvalidArgument when it cannot be that."""
+    if as_of is not None:
+        check_number("as_of", as_of, 1, 2**63 - 1, whole=True)
+    return as_of
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """Name, dtype and full shape of one array of a batch."""

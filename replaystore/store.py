@@ -13,25 +13,19 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
-from replaystore.batch import Batch, RewardFunction
 from replaystore.engine.dataset import export_episodes
 from replaystore.engine.parameters import ParameterShelf
 from replaystore.engine.recovery import new_table
-from replaystore.engine.sampler import EmbeddedSampler
 from replaystore.engine.snapshot import copy_table, take_snapshot
 from replaystore.engine.table import Table
+from replaystore.engine.verbs import TableVerbs
 from replaystore.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
-from replaystore.sample_log import Log
-from replaystore.sampling import SampleRequest
-from replaystore.schedules import Beta, beta_at
 from replaystore.schema.columns import check_name
-from replaystore.schema.filters import Filter
 from replaystore.schema.limiters import RateLimiter
-from replaystore.schema.selectors import FreeSelector, Selector
+from replaystore.schema.selectors import Selector
 from replaystore.schema.table_config import Retention, TableConfig
-from replaystore.schema.views import Transition, View
 from replaystore.status import SnapshotReport, TableDescription, TableStats
-from replaystore.steps import StepBlock, UpdateCounts
+from replaystore.steps import StepBlock
 from replaystore.storage import calls
 from replaystore.storage.files import FileLock, storage_errors
 from replaystore.storage.layout import PRIVATE_FOLDER
@@ -42,11 +36,10 @@ from replaystore.writer import Writer
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 
-DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_SNAPSHOT_TIMEOUT_S = 60.0
 
 
-class Store:
+class Store(TableVerbs):
     """An open store: ``with replaystore.open("data/") as store: ...``. The verbs are those of `replaystore_client.Client`."""
 
     def __init__(
@@ -323,77 +316,6 @@ class Store:
         table = self.table(name)
         sink = _TableSink(table)
         return Writer(table.config.columns, sink, streams=streams, actor=actor, policy_version=policy_version, **options)
-
-    def sample(
-        self,
-        name: str,
-        batch_size: int,
-        view: View | None = None,
-        beta: float = 0.0,
-        seed: int | None = None,
-        selector: str | FreeSelector | None = None,
-        columns: Any = None,
-        where: Filter | None = None,
-        normalise: str = "batch",
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-    ) -> Batch:
-        """Draws a batch.
-
-        Args:
-            name: the table.
-            batch_size: items.
-            view: what each anchor expands to; `Transition()` by default.
-            beta: exponent of the importance weights.
-            seed: draws with this seed instead of the table's own stream of random numbers.
-            selector: name of one of the table's selectors, or one that needs no priorities, such as ``Uniform()``.
-            columns: reads only these.
-            where: draws only anchors that pass this filter; probabilities are those among them.
-            normalise: divides the weights by the batch's largest, or (``"table"``) by the largest that any anchor could have.
-            timeout_s: how long to wait for the rate limiter.
-
-        Raises:
-            NotReady: the rate limiter blocked for `timeout_s`; the text says why and who has to act.
-        """
-        return self.table(name).sample(
-            SampleRequest(batch_size, view or Transition(), selector, beta, seed, columns, where, normalise), timeout_s
-        )
-
-    def sampler(
-        self,
-        name: str,
-        batch_size: int,
-        view: View | None = None,
-        beta: Beta = 0.0,
-        seed: int | None = None,
-        selector: str | FreeSelector | None = None,
-        columns: Any = None,
-        where: Filter | None = None,
-        normalise: str = "batch",
-        prefetch: int = 4,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        log: Log | None = None,
-        reward_fn: RewardFunction | None = None,
-    ) -> EmbeddedSampler:
-        """An endless iterator of batches with `update_priorities`; `prefetch` matters only over the network.
-
-        Arguments as for `sample`; `beta` may be a schedule, called with the batch's index; `log`, a path or `SampleLog`, notes every batch.
-        """
-        request = SampleRequest(batch_size, view or Transition(), selector, beta_at(beta, 0), seed, columns, where, normalise)
-        return EmbeddedSampler(self.table(name), request, timeout_s, prefetch, beta, log, reward_fn)
-
-    def update_priorities(self, name: str, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:
-        """Sets the priorities of steps; counts how many were applied, are gone (evicted) or were rejected (NaN, negative)."""
-        return self.table(name).update_priorities(step_ids, priorities, selector)
-
-    # -- reading
-
-    def read_steps(self, name: str, start: int, stop: int, columns: Any = None) -> dict[str, Array]:
-        """Rows [start, stop) as far as they are kept: ``step_id`` and an array per column; bookkeeping under ``meta/…``."""
-        return self.table(name).read_steps(start, stop, columns)
-
-    def episodes(self, name: str, start: int | None = None, stop: int | None = None) -> dict[str, Array]:
-        """Finished episodes in the order of their ends; negative positions count from the newest."""
-        return self.table(name).episodes(start, stop)
 
     # -- parameters
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from replaystore.batch import Batch, RewardFunction
 from replaystore.errors import InvalidArgument
 from replaystore.sample_log import Log
-from replaystore.sampling import SampleRequest
+from replaystore.sampling import SampleRequest, ids_of
 from replaystore.schedules import Beta, beta_at
 from replaystore.schema.columns import check_name
 from replaystore.schema.filters import Filter
@@ -235,16 +235,46 @@ class Client:
         """
         limit = self._timeout_s if timeout_s is None else timeout_s
         request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, _names(columns), where, normalise)
+        return self._ask(request, encode_sample_request(1, encode_query(name, request), beta, seed, limit), limit)
+
+    def sample_at(
+        self,
+        name: str,
+        step_ids: Any,
+        view: View | None = None,
+        seed: int | None = None,
+        columns: Sequence[str] | None = None,
+        as_of: int | None = None,
+    ) -> Batch:
+        """Reads exactly these anchors, in this order: no draw, nothing counted, no limiter. Probabilities are 0, weights 1.
+
+        Args:
+            name: the table.
+            step_ids: ``(n,)`` integers, as in ``batch.step_ids``.
+            view: what each expands to; `Transition()` by default.
+            seed: for what the view chooses at random, as of the batch that the ids are from; None is 0.
+            columns: reads only these.
+            as_of: rows from this id on are not seen, as if they had not been written yet: ``batch.next_step`` of that batch.
+
+        Raises:
+            NotFound: one of them is no anchor that is kept, or none that the view can begin at; names the first such.
+        """
+        ids = ids_of(step_ids)
+        request = SampleRequest(len(ids), view or Transition(), seed=seed, columns=_names(columns))
+        message = encode_sample_request(1, encode_query(name, request), 0.0, seed, 0.0, step_ids=ids, as_of=as_of)
+        return self._ask(request, message, self._timeout_s)
+
+    def _ask(self, request: SampleRequest, message: bytes, limit: float) -> Batch:
         stream = self._borrow()
         try:
-            stream.send(encode_sample_request(1, encode_query(name, request), beta, seed, limit))
+            stream.send(message)
             header, fields = stream.receive(max(limit, 1.0))
         except BaseException:
             stream.close()
             raise
         self._give_back(stream)
         raise_reply_error(header)
-        return Batch(fields, request.view)
+        return Batch(fields, request.view, header.candidates, header.mass, header.next_step)
 
     def _borrow(self) -> SampleStream:
         if self._pid != self._connection.pid:

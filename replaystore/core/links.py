@@ -62,3 +62,82 @@ def rebuild_successors_reference(previous: list[int], removed: list[int], first:
         if before >= first and DELETED not in (removed[step - first], removed[before - first]):
             links[before] = before - step if removed[before - first] == USED_UP else step - before
     return links
+
+
+@kernel
+def _delete(
+    previous: Any, kind: Any, removed: Any, successor: Any, origin: int, first: int, stop: int, ids: Any, left: Any
+) -> tuple[int, int, int]:
+    deleted, steps, anchors = 0, 0, 0
+    for step in ids:
+        if step < first or step >= stop:
+            continue
+        at = step - origin
+        if removed[at] == 1 or kind[at] > 1:
+            continue
+        if kind[at] == 0 and removed[at] == 0:
+            steps += 1
+        removed[at] = 1  # the mark first: links are derived from it
+        deleted += 1
+        if successor[at] > 0:
+            left[anchors] = step
+            anchors += 1
+        successor[at] = 0
+        before = previous[at]
+        if first <= before < step:
+            if successor[before - origin] > 0:
+                left[anchors] = before
+                anchors += 1
+            successor[before - origin] = 0
+    return deleted, steps, anchors
+
+
+def delete_rows(
+    previous: npt.NDArray[np.int64],
+    kind: npt.NDArray[np.uint8],
+    removed: npt.NDArray[np.uint8],
+    successor: npt.NDArray[np.int32],
+    origin: int,
+    first: int,
+    stop: int,
+    ids: npt.NDArray[np.int64],
+) -> tuple[int, int, npt.NDArray[np.int64]]:
+    """Marks rows as DELETED and cuts the links from and to them, in place. Ids outside [first, stop) and lost rows are passed over.
+
+    Returns:
+        How many rows were marked that were not before; how many of them were steps that could be sampled, or could come to be; and which
+        rows were anchors and are none any more, ``(n,)``.
+    """
+    left = np.empty(2 * len(ids), np.int64)
+    deleted, steps, anchors = _delete(previous, kind, removed, successor, origin, first, stop, ids, left)
+    return deleted, steps, left[:anchors]
+
+
+@kernel
+def _use_up(removed: Any, successor: Any, origin: int, ids: Any, left: Any) -> int:
+    count = 0
+    for step in ids:
+        at = step - origin
+        if removed[at] == 0 and successor[at] > 0:
+            removed[at] = 2
+            successor[at] = -successor[at]
+            left[count] = step
+            count += 1
+    return count
+
+
+def use_up_rows(
+    removed: npt.NDArray[np.uint8], successor: npt.NDArray[np.int32], origin: int, ids: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Marks those of `ids` (all of them rows kept) that are anchors as USED_UP, in place; returns them."""
+    left = np.empty(len(ids), np.int64)
+    return left[: _use_up(removed, successor, origin, ids, left)]
+
+
+@kernel
+def spent_until(kind: Any, removed: Any, origin: int, start: int, stop: int) -> int:
+    """The first row of [start, stop) that is a step and kept; `stop` when there is none."""
+    row = start
+    while row < stop and (kind[row - origin] != 0 or removed[row - origin] != 0):
+        row += 1
+    return row

@@ -21,7 +21,7 @@ from replaystore.engine.selectors import Choice, Selectors
 from replaystore.engine.views import check as check_view
 from replaystore.engine.views import prepare
 from replaystore.errors import InvalidArgument
-from replaystore.sampling import Field, PreparedSample, SampleRequest, derive_seed, ids_of
+from replaystore.sampling import Field, PreparedSample, SampleRequest, check_as_of, derive_seed, ids_of
 from replaystore.schema.columns import Column
 from replaystore.storage.table_files import TableFiles
 
@@ -122,9 +122,7 @@ class Drawing:
         step_ids = ids_of(wanted)
         if len(step_ids) != request.batch_size:
             raise InvalidArgument(f"step_ids: {len(step_ids)} ids for batch_size={request.batch_size}")
-        if as_of is not None:
-            if as_of < 0:
-                raise InvalidArgument(f"as_of={as_of} must be a step id, 0 or more")
+        if check_as_of(as_of) is not None:
             rows = replace(rows, stop=min(rows.stop, max(rows.first, as_of)))
         check_anchors(rows, step_ids, request.view, self.facts())
         info: dict[str, Array] = {

@@ -21,6 +21,7 @@ from replaystore.wire.layout import Layout, fill_message, plan
 from replaystore.wire.samples import IncomingSample, Updates, check_reply_size, decode_sample_request, decode_update, request_number
 
 if TYPE_CHECKING:
+    from replaystore.engine.drawing import DrawnSample
     from replaystore.engine.table import Table
     from replaystore.store import Store
 
@@ -55,25 +56,34 @@ class SampleService:
             table = self._store.table(incoming.table)
             if incoming.updates is not None:
                 counts = await self._update(table, incoming.updates)
-            header = _header(incoming.number, counts)
             if incoming.request is None:
-                return prefix(header, b"", 0)
-            return await self._gather(await self._prepare(table, incoming, outgoing), header, incoming.request.batch_size)
+                return prefix(_header(incoming.number, counts), b"", 0)
+            prepare = self._prepare if incoming.step_ids is None else self._prepare_at
+            prepared = await prepare(table, incoming, outgoing)
+            return await self._gather(prepared, _header(incoming.number, counts, prepared), incoming.request.batch_size)
         except ReplayStoreError as error:
             return _failed(incoming.number, counts, error)
 
-    async def _prepare(self, table: Table, incoming: IncomingSample, outgoing: _Outgoing) -> PreparedSample:
+    async def _prepare_at(self, table: Table, incoming: IncomingSample, _: _Outgoing) -> DrawnSample:
+        request, step_ids = incoming.request, incoming.step_ids
+        assert request is not None
+        assert step_ids is not None
+        if len(step_ids) > self._options.inline_items:
+            return await in_thread(self._copying, lambda: table.prepare_at(request, step_ids, incoming.as_of), _close_lost)
+        return table.prepare_at(request, step_ids, incoming.as_of)
+
+    async def _prepare(self, table: Table, incoming: IncomingSample, outgoing: _Outgoing) -> DrawnSample:
         request = incoming.request
         assert request is not None
         large = request.batch_size > self._options.inline_items
 
-        async def attempt(ticket: Ticket | None) -> PreparedSample | None:
+        async def attempt(ticket: Ticket | None) -> DrawnSample | None:
             if large:
                 return await in_thread(self._copying, lambda: table.try_prepare(request, ticket), _close_lost)
             return table.try_prepare(request, ticket)
 
         def why() -> str:
-            return table.why_blocked("sample", request.batch_size)
+            return table.why_blocked("sample", request.batch_size, request)
 
         async def tell(waited_s: float) -> None:
             header = pb.SampleReplyHeader(request=incoming.number, waiting=f"waited {waited_s:.3g} s: {why()}")
@@ -144,7 +154,7 @@ def _fill(prepared: PreparedSample, header: bytes, layout: Layout) -> bytes:
         prepared.close()
 
 
-def _close_lost(future: Future[PreparedSample | None]) -> None:
+def _close_lost(future: Future[Any]) -> None:
     """Unpins a sample that was drawn for somebody who has left."""
     if not future.cancelled() and future.exception() is None:
         prepared = future.result()
@@ -156,8 +166,10 @@ def _counts(counts: UpdateCounts) -> Any:
     return pb.UpdateCounts(applied=counts.applied, gone=counts.gone, rejected=counts.rejected)
 
 
-def _header(number: int, counts: UpdateCounts | None) -> bytes:
+def _header(number: int, counts: UpdateCounts | None, drawn: DrawnSample | None = None) -> bytes:
     header = pb.SampleReplyHeader(request=number)
+    if drawn is not None:
+        header.candidates, header.mass, header.next_step = drawn.candidates, drawn.mass, drawn.next_step
     if counts is not None:
         header.updates.CopyFrom(_counts(counts))
     return bytes(header.SerializeToString())

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
 
 from replaystore.errors import InvalidArgument
-from replaystore.sampling import SampleRequest
+from replaystore.sampling import SampleRequest, check_as_of
 from replaystore.schema.filters import FILTERS
 from replaystore.schema.record import from_json, to_json
 from replaystore.schema.selectors import FREE_SELECTORS, SELECTORS, FreeSelector
@@ -65,6 +65,10 @@ class IncomingSample:
     timeout_s: float
     notice_s: float
     updates: Updates | None
+    step_ids: npt.NDArray[np.int64] | None = None
+    """``(batch_size,)`` these anchors and no draw."""
+    as_of: int | None = None
+    """With `step_ids`: rows from this id on are not seen."""
 
 
 def parse_message(kind: Any, data: bytes, what: str) -> Any:
@@ -128,7 +132,9 @@ def _decode_query(encoded: bytes) -> tuple[str, SampleRequest | None]:
     elif which == "selector_json":
         parsed = from_json(parse_json(query.selector_json, "selector_json"), SELECTORS, "selector")
         if not isinstance(parsed, FREE_SELECTORS):
-            raise InvalidArgument(f"selector_json: a {type(parsed).__name__} selector keeps priorities; name one of the table's selectors")
+            raise InvalidArgument(
+                f"selector_json: a {type(parsed).__name__} selector needs an array in the table; name one of the table's selectors"
+            )
         selector = parsed
     columns = tuple(query.columns.names) if query.HasField("columns") else None
     where = from_json(parse_json(query.filter_json, "filter_json"), FILTERS, "filter") if query.filter_json else None
@@ -147,12 +153,17 @@ def encode_sample_request(
     timeout_s: float,
     notice_s: float = 0.0,
     updates: Updates | None = None,
+    step_ids: npt.NDArray[np.int64] | None = None,
+    as_of: int | None = None,
 ) -> bytes:
     """A SampleRequest message."""
-    header = pb.SampleHeader(request=number, beta=beta, timeout_s=timeout_s, notice_s=notice_s, seed=seed)
+    header = pb.SampleHeader(request=number, beta=beta, timeout_s=timeout_s, notice_s=notice_s, seed=seed, as_of=check_as_of(as_of) or 0)
+    arrays = {} if updates is None else updates.arrays()
     if updates is not None and updates.selector is not None:
         header.update_selector = updates.selector
-    return encode_arrays(header.SerializeToString(), {} if updates is None else updates.arrays(), query)
+    if step_ids is not None:
+        arrays["at/step_ids"] = step_ids
+    return encode_arrays(header.SerializeToString(), arrays, query)
 
 
 def decode_sample_request(message: bytes) -> IncomingSample:
@@ -162,10 +173,15 @@ def decode_sample_request(message: bytes) -> IncomingSample:
     table, request = decode_query(parts.query)
     if request is not None:
         request = replace(request, beta=header.beta, seed=header.seed if header.HasField("seed") else None)
+    arrays = arrays_of(parts) if parts.layout else {}
+    step_ids = take(arrays, "at/step_ids", "int64") if "at/step_ids" in arrays else None
+    if step_ids is not None and len(step_ids) != (0 if request is None else request.batch_size):
+        raise InvalidArgument(f"payload: {len(step_ids)} at/step_ids, but batch_size is {0 if request is None else request.batch_size}")
     updates = None
-    if parts.layout:
-        updates = _updates(arrays_of(parts), header.update_selector if header.HasField("update_selector") else None)
-    return IncomingSample(header.request, table, request, header.timeout_s, header.notice_s, updates)
+    if arrays.keys() - {"at/step_ids"} or (parts.layout and step_ids is None):
+        updates = _updates(arrays, header.update_selector if header.HasField("update_selector") else None)
+    as_of = check_as_of(header.as_of or None)
+    return IncomingSample(header.request, table, request, header.timeout_s, header.notice_s, updates, step_ids, as_of)
 
 
 def request_number(message: bytes) -> int:

@@ -126,7 +126,7 @@ def test_a_request_without_a_batch_only_brings_updates() -> None:
         (pb.SampleQuery(table="t", batch_size=5, view_json="{"), "view_json: not JSON"),
         (pb.SampleQuery(table="t", batch_size=5, view_json='{"type": "Nothing"}'), "view 'Nothing' is not known"),
         (pb.SampleQuery(table="t", batch_size=5, view_json='{"type": "Transition", "n_step": NaN}'), "n_step=nan"),
-        (pb.SampleQuery(table="t", batch_size=5, selector_json='{"type": "Prioritized"}'), "needs an index"),
+        (pb.SampleQuery(table="t", batch_size=5, selector_json='{"type": "Prioritized"}'), "needs an array"),
         (pb.SampleQuery(table="t", batch_size=2**31), "batch_size"),
     ],
 )

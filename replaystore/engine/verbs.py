@@ -1,0 +1,126 @@
+"""What is done with one table of a store, by the table's name: the verbs of `replaystore.Store` that it hands on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from replaystore.batch import Batch, RewardFunction
+from replaystore.engine.sampler import EmbeddedSampler
+from replaystore.engine.table import Table
+from replaystore.sample_log import Log
+from replaystore.sampling import SampleRequest, ids_of
+from replaystore.schedules import Beta, beta_at
+from replaystore.schema.filters import Filter
+from replaystore.schema.selectors import FreeSelector
+from replaystore.schema.views import Transition, View
+from replaystore.steps import UpdateCounts
+
+Array = npt.NDArray[Any]
+
+DEFAULT_TIMEOUT_S = 10.0
+
+
+class TableVerbs:
+    """Whoever has tables inherits this."""
+
+    def table(self, name: str) -> Table:
+        """The table object; NotFound lists what there is."""
+        raise NotImplementedError
+
+    def sample(
+        self,
+        name: str,
+        batch_size: int,
+        view: View | None = None,
+        beta: float = 0.0,
+        seed: int | None = None,
+        selector: str | FreeSelector | None = None,
+        columns: Any = None,
+        where: Filter | None = None,
+        normalise: str = "batch",
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> Batch:
+        """Draws a batch.
+
+        Args:
+            name: the table.
+            batch_size: items.
+            view: what each anchor expands to; `Transition()` by default.
+            beta: exponent of the importance weights.
+            seed: draws with this seed instead of the table's own stream of random numbers.
+            selector: name of one of the table's selectors, or one that needs no priorities, such as ``Uniform()``.
+            columns: reads only these.
+            where: draws only anchors that pass this filter; probabilities are those among them.
+            normalise: divides the weights by the batch's largest, or (``"table"``) by the largest that any anchor could have.
+            timeout_s: how long to wait for the rate limiter.
+
+        Raises:
+            NotReady: the rate limiter blocked for `timeout_s`; the text says why and who has to act.
+        """
+        return self.table(name).sample(
+            SampleRequest(batch_size, view or Transition(), selector, beta, seed, columns, where, normalise), timeout_s
+        )
+
+    def sample_at(
+        self,
+        name: str,
+        step_ids: Any,
+        view: View | None = None,
+        seed: int | None = None,
+        columns: Any = None,
+        as_of: int | None = None,
+    ) -> Batch:
+        """Reads exactly these anchors, in this order: no draw, nothing counted, no limiter. Probabilities are 0, weights 1.
+
+        Args:
+            name: the table.
+            step_ids: ``(n,)`` integers, as in ``batch.step_ids``.
+            view: what each expands to; `Transition()` by default.
+            seed: for what the view chooses at random, as of the batch that the ids are from; None is 0.
+            columns: reads only these.
+            as_of: rows from this id on are not seen, as if they had not been written yet: ``batch.next_step`` of that batch.
+
+        Raises:
+            NotFound: one of them is no anchor that is kept, or none that the view can begin at; names the first such.
+        """
+        ids = ids_of(step_ids)
+        return self.table(name).sample_at(SampleRequest(len(ids), view or Transition(), seed=seed, columns=columns), ids, as_of)
+
+    def sampler(
+        self,
+        name: str,
+        batch_size: int,
+        view: View | None = None,
+        beta: Beta = 0.0,
+        seed: int | None = None,
+        selector: str | FreeSelector | None = None,
+        columns: Any = None,
+        where: Filter | None = None,
+        normalise: str = "batch",
+        prefetch: int = 4,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        log: Log | None = None,
+        reward_fn: RewardFunction | None = None,
+    ) -> EmbeddedSampler:
+        """An endless iterator of batches with `update_priorities`; `prefetch` matters only over the network.
+
+        Arguments as for `sample`; `beta` may be a schedule, called with the batch's index; `log`, a path or `SampleLog`, notes every batch.
+        """
+        request = SampleRequest(batch_size, view or Transition(), selector, beta_at(beta, 0), seed, columns, where, normalise)
+        return EmbeddedSampler(self.table(name), request, timeout_s, prefetch, beta, log, reward_fn)
+
+    def update_priorities(self, name: str, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:
+        """Sets the priorities of steps; counts how many were applied, are gone (evicted) or were rejected (NaN, negative)."""
+        return self.table(name).update_priorities(step_ids, priorities, selector)
+
+    # -- reading
+
+    def read_steps(self, name: str, start: int, stop: int, columns: Any = None) -> dict[str, Array]:
+        """Rows [start, stop) as far as they are kept: ``step_id`` and an array per column; bookkeeping under ``meta/…``."""
+        return self.table(name).read_steps(start, stop, columns)
+
+    def episodes(self, name: str, start: int | None = None, stop: int | None = None) -> dict[str, Array]:
+        """Finished episodes in the order of their ends; negative positions count from the newest."""
+        return self.table(name).episodes(start, stop)
