@@ -306,32 +306,18 @@ class Filtered:
     def _draw_from_pass(self, rows: Rows, rng: Array, n: int) -> tuple[Ids, npt.NDArray[np.float64]]:
         own, index, kept = self._own, self._index, self._kept
         assert kept is not None
-        drawn: list[Ids] = []
-        missing, self.refilled = n, False
-        while missing:
-            here = min(missing, int(index.total))
-            if not here:  # of those that pass, the pass has had all: they begin anew, by themselves
-                own.array[self._members_inside() - own.origin] = TO_COME
-                index.rebuild(own.array, own.origin, self._low, self._high)
-                self.refilled = True
-                continue
-            ids, _ = index.draw(own.array, own.origin, own.members, rng, here, self.candidates)
-            own.array[ids - own.origin] = DRAWN
-            drawn.append(ids)
-            missing -= here
-        chosen = np.concatenate(drawn)
+        passes = index.refills
+        ids: Ids
+        probabilities: npt.NDArray[np.float64]
+        ids, probabilities = index.draw(own.array, own.origin, own.members, rng, n, self.candidates)
+        self.refilled = index.refills > passes  # of those that pass, all were had: they began anew, by themselves
         if self.refilled:
-            members = self._members_inside()
+            members = self._low + np.flatnonzero(own.members[self._low - own.origin : self._high - own.origin])
             rows.array(kept.path)[members - rows.origin] = own.array[members - own.origin]
             kept.rebuild(rows)
         else:
-            kept.drawn(rows, chosen)
-        return chosen, np.full(n, 1.0 / self.candidates)
-
-    def _members_inside(self) -> Ids:
-        own = self._own
-        found: Ids = self._low + np.flatnonzero(own.members[self._low - own.origin : self._high - own.origin])
-        return found
+            kept.drawn(rows, ids)
+        return ids, probabilities
 
     def priorities(self, rows: Rows, ids: Ids) -> npt.NDArray[np.float32]:
         """Raw priorities as they are now; 1 where they mean nothing."""

@@ -216,10 +216,7 @@ class KeptPass:
 
     def draw(self, rows: Rows, anchors: int, rng: Array, n: int) -> tuple[Ids, npt.NDArray[np.float64]]:
         """`n` anchors and the probability of each."""
-        leaves, origin = rows.array(self.path), rows.origin
-        ids, probabilities = self.index.draw(leaves, origin, rows.array(SUCCESSOR), rng, n, anchors)
-        mark_drawn(leaves, origin, ids)
-        return ids, probabilities
+        return self.index.draw(rows.array(self.path), rows.origin, rows.array(SUCCESSOR), rng, n, anchors)
 
     def priorities(self, rows: Rows, ids: Ids) -> npt.NDArray[np.float32]:
         """All 1."""
@@ -233,9 +230,3 @@ class KeptPass:
     def nbytes(self) -> int:
         """RAM of the index."""
         return self.index.nbytes
-
-
-def mark_drawn(leaves: npt.NDArray[np.float32], origin: int, ids: Ids) -> None:
-    """Of `ids` just drawn, those that no new pass has brought back are marked as anchors that the pass had."""
-    found = leaves[ids - origin]
-    leaves[ids - origin] = np.where(found > 0, found, DRAWN)
