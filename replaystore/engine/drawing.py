@@ -65,11 +65,18 @@ class Drawing:
         self._now = 0.0
 
     def facts(self) -> Facts:
-        """What conditions are measured by, at this moment. Time never goes back."""
-        self._now = max(self._now, time.time())
+        """What conditions are measured by, at this moment."""
         files = self._files
         count = files.next_episode
-        return Facts(self._now, files.state["version_count"] - 1, lambda name: files.episodes.rows(f"episodes/{name}", 0, count))
+        return Facts(self.now(), files.state["version_count"] - 1, lambda name: files.episodes.rows(f"episodes/{name}", 0, count))
+
+    def now(self) -> float:
+        """Seconds since 1970, never less than the time before, nor than the newest row's insertion: a clock set back stands still."""
+        self._now = max(self._now, time.time())
+        files = self._files
+        if files.state["first_step"] < files.next_step:
+            self._now = max(self._now, float(files.steps.columns["meta/insert_time"].array[files.next_step - 1 - files.steps.origin]))
+        return self._now
 
     def check(self, request: SampleRequest) -> None:
         """InvalidArgument for a selector or columns that the table does not have; needs no lock."""
