@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from replaystore.batch import Batch, RewardFunction
 from replaystore.errors import InvalidArgument
+from replaystore.federated.sampler import MixtureSampler, sample_mixture
 from replaystore.sample_log import Log
 from replaystore.sampling import SampleRequest, ids_of
 from replaystore.schedules import Beta, beta_at
 from replaystore.schema.columns import check_name
 from replaystore.schema.filters import Filter
 from replaystore.schema.limiters import RateLimiter
+from replaystore.schema.mixture import Mixture
 from replaystore.schema.selectors import FreeSelector, Selector
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.schema.views import Transition, View
@@ -204,7 +206,7 @@ class Client:
 
     def sample(
         self,
-        name: str,
+        name: str | Mixture,
         batch_size: int,
         view: View | None = None,
         beta: float = 0.0,
@@ -218,7 +220,7 @@ class Client:
         """Draws a batch. A `sampler` is faster for many.
 
         Args:
-            name: the table.
+            name: the table, or a `replaystore.Mixture` of several.
             batch_size: items.
             view: what each anchor expands to; `Transition()` by default.
             beta: exponent of the importance weights.
@@ -234,6 +236,11 @@ class Client:
             DeadlineExceeded: the server could not be reached.
         """
         limit = self._timeout_s if timeout_s is None else timeout_s
+        if isinstance(name, Mixture):
+            return sample_mixture(
+                self, name, batch_size, view=view, beta=beta, seed=seed, selector=selector, columns=columns, where=where,
+                normalise=normalise, timeout_s=limit,
+            )  # fmt: skip
         request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, _names(columns), where, normalise)
         return self._ask(request, encode_sample_request(1, encode_query(name, request), beta, seed, limit), limit)
 
@@ -291,7 +298,7 @@ class Client:
 
     def sampler(
         self,
-        name: str,
+        name: str | Mixture,
         batch_size: int,
         view: View | None = None,
         beta: Beta = 0.0,
@@ -304,11 +311,11 @@ class Client:
         timeout_s: float | None = None,
         log: Log | None = None,
         reward_fn: RewardFunction | None = None,
-    ) -> Sampler:
+    ) -> Sampler | MixtureSampler:
         """An endless iterator of batches with `update_priorities`; a context manager. Arguments as for `sample`, and:
 
         Args:
-            name: the table.
+            name: the table, or a `replaystore.Mixture` of several.
             batch_size: items per batch.
             view: what each anchor expands to.
             beta: exponent of the importance weights, or a schedule that is called with the batch's index; `Sampler.beta` may be set later.
@@ -323,8 +330,13 @@ class Client:
             log: a path or a `replaystore.SampleLog`: every batch is drawn with a seed and noted, so that it can be read again.
             reward_fn: gives `Hindsight` batches their rewards: ``reward_fn(achieved_goal, desired_goal, info)``, called once per batch.
         """
-        request = SampleRequest(batch_size, view or Transition(), selector, beta_at(beta, 0), seed, _names(columns), where, normalise)
         limit = self._timeout_s if timeout_s is None else timeout_s
+        if isinstance(name, Mixture):
+            return MixtureSampler(
+                self, name, batch_size, log=log, view=view, beta=beta, seed=seed, selector=selector, columns=columns, where=where,
+                normalise=normalise, prefetch=prefetch, timeout_s=limit, reward_fn=reward_fn,
+            )  # fmt: skip
+        request = SampleRequest(batch_size, view or Transition(), selector, beta_at(beta, 0), seed, _names(columns), where, normalise)
         return Sampler(self._connection, name, request, prefetch, limit, beta, log, reward_fn)
 
     def update_priorities(self, name: str, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:

@@ -9,10 +9,12 @@ import numpy.typing as npt
 from replaystore.batch import Batch, RewardFunction
 from replaystore.engine.sampler import EmbeddedSampler
 from replaystore.engine.table import Table
+from replaystore.federated.sampler import MixtureSampler, sample_mixture
 from replaystore.sample_log import Log
 from replaystore.sampling import SampleRequest, ids_of
 from replaystore.schedules import Beta, beta_at
 from replaystore.schema.filters import Filter
+from replaystore.schema.mixture import Mixture
 from replaystore.schema.selectors import FreeSelector
 from replaystore.schema.views import Transition, View
 from replaystore.steps import UpdateCounts
@@ -31,7 +33,7 @@ class TableVerbs:
 
     def sample(
         self,
-        name: str,
+        name: str | Mixture,
         batch_size: int,
         view: View | None = None,
         beta: float = 0.0,
@@ -45,7 +47,7 @@ class TableVerbs:
         """Draws a batch.
 
         Args:
-            name: the table.
+            name: the table, or a `replaystore.Mixture` of several.
             batch_size: items.
             view: what each anchor expands to; `Transition()` by default.
             beta: exponent of the importance weights.
@@ -59,6 +61,11 @@ class TableVerbs:
         Raises:
             NotReady: the rate limiter blocked for `timeout_s`; the text says why and who has to act.
         """
+        if isinstance(name, Mixture):
+            return sample_mixture(
+                self, name, batch_size, view=view, beta=beta, seed=seed, selector=selector, columns=columns, where=where,
+                normalise=normalise, timeout_s=timeout_s,
+            )  # fmt: skip
         return self.table(name).sample(
             SampleRequest(batch_size, view or Transition(), selector, beta, seed, columns, where, normalise), timeout_s
         )
@@ -90,7 +97,7 @@ class TableVerbs:
 
     def sampler(
         self,
-        name: str,
+        name: str | Mixture,
         batch_size: int,
         view: View | None = None,
         beta: Beta = 0.0,
@@ -103,11 +110,16 @@ class TableVerbs:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         log: Log | None = None,
         reward_fn: RewardFunction | None = None,
-    ) -> EmbeddedSampler:
+    ) -> EmbeddedSampler | MixtureSampler:
         """An endless iterator of batches with `update_priorities`; `prefetch` matters only over the network.
 
         Arguments as for `sample`; `beta` may be a schedule, called with the batch's index; `log`, a path or `SampleLog`, notes every batch.
         """
+        if isinstance(name, Mixture):
+            return MixtureSampler(
+                self, name, batch_size, log=log, view=view, beta=beta, seed=seed, selector=selector, columns=columns, where=where,
+                normalise=normalise, prefetch=prefetch, timeout_s=timeout_s, reward_fn=reward_fn,
+            )  # fmt: skip
         request = SampleRequest(batch_size, view or Transition(), selector, beta_at(beta, 0), seed, columns, where, normalise)
         return EmbeddedSampler(self.table(name), request, timeout_s, prefetch, beta, log, reward_fn)
 
