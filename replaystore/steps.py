@@ -113,14 +113,25 @@ class AppendResult:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateCounts:
-    """What became of a priority update."""
+class DeleteCounts:
+    """What became of a deletion."""
 
-    applied: int
-    """Priorities set."""
+    deleted: int
+    """Rows that are no longer sampled, and were not deleted before."""
 
     gone: int
-    """Steps that are evicted, unknown or no anchors (any more): nothing was touched for them."""
+    """Of the steps or episodes asked for by number: those evicted, unknown or deleted before."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateCounts:
+    """What became of an update of priorities or columns."""
+
+    applied: int
+    """Priorities set; or rows written."""
+
+    gone: int
+    """Steps that are evicted, unknown or deleted, or, for priorities, no anchors (any more): nothing was touched for them."""
 
     rejected: int
     """Values that were NaN, infinite or negative."""

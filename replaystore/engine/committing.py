@@ -125,6 +125,17 @@ class Committing:
                 for removal in removals:
                     self._pins.retire(removal)
 
+    def wait_changes(self, changes: int, timeout_s: float) -> None:
+        """Returns once so many changes of live columns are on stable storage."""
+        with self._moved:
+            self._moved.wait_for(lambda: self._closed or self.failed or self._files.durable_changes >= changes, timeout_s)
+            if self._files.durable_changes < changes:
+                self.check()
+                raise NotReady(
+                    f"table {self._name!r}: the change was made, but waited {timeout_s:g} s for it to be on stable storage; the disk is "
+                    "slow, or the table was closed"
+                )
+
     def wait(self, step: int, timeout_s: float) -> int:
         """Returns the durable position once it has reached `step`."""
         state = self._files.state

@@ -39,14 +39,14 @@ def passes(rows: Rows, where: Filter, facts: Facts) -> Mask:
         _mark_back(rows.array("meta/previous"), rows.array("meta/episode"), rows.origin, rows.first, rows.stop, lasts, mask)
     else:
         mask[:] = True
-    _meet(*_columns(rows), *_bounds(rows, where, facts), np.arange(0), rows.origin, rows.first, mask)
+    _keep(rows, where, facts, np.arange(0), mask)
     return mask
 
 
 def passes_at(rows: Rows, ids: Ids, where: Filter, facts: Facts) -> Mask:
     """Whether each of the rows `ids`, all in [first, stop), meets the conditions that are not on its episode, ``(len(ids),)``."""
     mask = np.ones(len(ids), np.bool_)
-    _meet(*_columns(rows), *_bounds(rows, where, facts), ids, rows.origin, rows.first, mask)
+    _keep(rows, where, facts, ids, mask)
     return mask
 
 
@@ -86,22 +86,18 @@ def rows_back(rows: Rows, lasts: Ids) -> Ids:
     return rows.first + np.flatnonzero(mask)
 
 
-def _columns(rows: Rows) -> tuple[Array, Array, Array]:
-    return rows.array("meta/insert_time"), rows.array("meta/policy_version"), rows.array("meta/actor")
-
-
-def _bounds(rows: Rows, where: Filter, facts: Facts) -> tuple[Any, ...]:
-    """Inclusive bounds of ids, insertion times and policy versions, and the sorted actors (none: any)."""
+def _keep(rows: Rows, where: Filter, facts: Facts, ids: Ids, mask: Mask) -> None:
+    """See `_meet`."""
     least, most = -(2**63), 2**63 - 1
-    ids = [rows.first, rows.stop - 1]
+    span = (rows.first, rows.stop - 1)
     if where.max_age_steps is not None:
-        ids[0] = max(ids[0], rows.stop - where.max_age_steps)
+        span = (max(span[0], rows.stop - where.max_age_steps), span[1])
     if where.min_age_steps is not None:
-        ids[1] = rows.stop - where.min_age_steps
-    times = [
+        span = (span[0], rows.stop - where.min_age_steps)
+    times = (
         -np.inf if where.max_age_s is None else facts.now - where.max_age_s,
         np.inf if where.min_age_s is None else facts.now - where.min_age_s,
-    ]
+    )
     low, high = least, most
     if where.max_age_versions is not None or where.min_age_versions is not None:
         low = 0 if where.max_age_versions is None else max(0, facts.highest_version - where.max_age_versions)
@@ -110,7 +106,9 @@ def _bounds(rows: Rows, where: Filter, facts: Facts) -> tuple[Any, ...]:
         low = max(low, where.min_policy_version)
     if where.max_policy_version is not None:
         high = min(high, where.max_policy_version)
-    return ids[0], ids[1], float(times[0]), float(times[1]), low, high, np.array(where.actors or (), np.int64)
+    actors = np.array(where.actors or (), np.int64)
+    arrays = rows.array("meta/insert_time"), rows.array("meta/policy_version"), rows.array("meta/actor")
+    _meet(*arrays, *span, *times, low, high, actors, ids, rows.origin, rows.first, mask)
 
 
 @kernel

@@ -166,7 +166,7 @@ class TableInspection(TableOnDisk):
                 if sizes.get(name) != layout.chunk_bytes and not self.evicted(layout, chunk):
                     found = "no file" if name not in sizes else f"{sizes[name]} bytes"
                     self.bad_chunks[layout.path, chunk] = found
-                    kind = "live" if layout.live else "episodes" if layout.path.startswith("episodes/") else "chunk"
+                    kind = "live" if layout.derived else "episodes" if layout.path.startswith("episodes/") else "chunk"
                     self.report(kind, f"{layout.path}/{name}", self.rows_of(layout, chunk), f"{layout.chunk_bytes} bytes", found)
             for name, size in sizes.items():
                 number = layout.chunk_of(name)
@@ -238,6 +238,7 @@ class TableInspection(TableOnDisk):
         if self.newest is None or self.newest.checkpoint is None:
             return
         paths = sorted(path for path, layout in self.layouts.items() if not layout.live and not path.startswith("episodes/"))
+        writable_paths = sorted(path for path, layout in self.layouts.items() if layout.live and not layout.derived)
         episode_paths = sorted(layout.path for layout in self.episodes)
         safe = int(self.state["durable_sequence"]) if self.state is not None else 0
         before = int(self.newest.checkpoint["episodes"])
@@ -255,20 +256,23 @@ class TableInspection(TableOnDisk):
             start, stop = group[0].first_step, group[-1].first_step + group[-1].rows
             try:
                 blocks = [self.read(path, start, stop) for path in paths]
+                writable = [self.read(path, start, stop) for path in writable_paths]
                 finished = [self.read(path, before, group[-1].episodes) for path in episode_paths] if group[-1].episodes > before else []
             except (FileNotFoundError, EOFError):
                 blocks = []  # evicted meanwhile, or reported already
             offset = before
             for batch in group:
-                crc = 0
+                crc = writable_crc = 0
+                here = slice(batch.first_step - start, batch.first_step - start + batch.rows)
                 for block in blocks:
-                    crc = crc32c(
-                        block[batch.first_step - start : batch.first_step - start + batch.rows].reshape(-1).view(np.uint8).data, crc
-                    )
+                    crc = crc32c(block[here].reshape(-1).view(np.uint8).data, crc)
+                for block in writable if blocks and batch.sequence > safe else ():
+                    writable_crc = crc32c(block[here].reshape(-1).view(np.uint8).data, writable_crc)
                 if batch.episodes > before:
                     for block in finished:
                         crc = crc32c(block[before - offset : batch.episodes - offset].view(np.uint8).data, crc)
-                if (not blocks or crc != batch.crc) and batch.sequence > safe and not self.live:
+                torn = not blocks or (crc, writable_crc) != (batch.crc, batch.writable_crc)
+                if torn and batch.sequence > safe and not self.live:
                     self.notes.append(
                         f"{self.name}: rows from {batch.first_step} on are torn, and were never durable; opening cuts them off"
                     )
@@ -286,7 +290,7 @@ class TableInspection(TableOnDisk):
 
     def check_rows(self) -> None:
         """Links, kinds, leaves, counters and episodes."""
-        live = [path for path, layout in self.layouts.items() if layout.live] if self.live or self.clean else []
+        live = [path for path, layout in self.layouts.items() if layout.derived] if self.live or self.clean else []
         paths = [*filter(is_row_column, self.layouts), *live]
         unreadable = [key for key, why in list(self.bad_chunks.items()) if not why.startswith("CRC")]
         needed = (*paths, "steps/terminated")
@@ -303,7 +307,8 @@ class TableInspection(TableOnDisk):
             self.checker = RowChecker(self.first)
         if self.checker is not None and not any(path.startswith("episodes/") for path, _ in unreadable):
             table = {name: self.read(f"episodes/{name}", 0, self.episode_count) for name in EPISODE_DTYPES}
-            found += check_episodes(table, self.checker, [(begin, end) for begin, end in self.lost["episodes"]])
+            returns = not any(layout.live and is_row_column(path) for path, layout in self.layouts.items() if not layout.derived)
+            found += check_episodes(table, self.checker, [(begin, end) for begin, end in self.lost["episodes"]], returns=returns)
             self._check_counters(self.checker)
         self.violations = merged(found)
         for violation in self.violations:

@@ -136,7 +136,7 @@ def _plan(found: TableInspection) -> Iterator[Step]:
         bad = {key: why for key, why in bad.items() if key[0] is not layout or key[1] not in moves}
     swapped = len(bad) != len(found.bad_chunks)
 
-    for layout, chunk in [key for key in bad if key[0].live]:
+    for layout, chunk in [key for key in bad if key[0].derived]:
         file = f"{layout.path}/{layout.chunk_name(chunk)}"
 
         def renew(layout: ArrayLayout = layout, chunk: int = chunk, file: str = file) -> None:
@@ -203,7 +203,7 @@ def _lost(
     found: TableInspection, bad: dict[tuple[ArrayLayout, int], str], *, swapped: bool
 ) -> tuple[list[Range], list[tuple[ArrayLayout, int]]]:
     """Rows that cannot be had again, and the files in which they were."""
-    files = [key for key in bad if not key[0].live and not key[0].path.startswith("episodes/")]
+    files = [key for key in bad if not key[0].derived and not key[0].path.startswith("episodes/")]
     ranges = [found.rows_of(layout, chunk) for layout, chunk in files]
     if not files and not swapped:
         ranges += [(batch.first_step, batch.first_step + batch.rows) for batch in found.bad_batches]

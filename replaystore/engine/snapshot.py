@@ -150,7 +150,7 @@ class _Copy:
     def live_columns(self) -> None:
         """replay/: links as of the moment, priorities as they are by now."""
         moment, kept = self._moment, self._kept
-        live = {layout.path: ChunkWriter(self._folder, layout) for layout in self._layouts if layout.live}
+        live = {layout.path: ChunkWriter(self._folder, layout) for layout in self._layouts if layout.derived}
         selectors = self._config.selectors.items()
         leaves = {priority_path(name): self._leaves(name) for name, kind in selectors if isinstance(kind, KEEPS_LEAVES)}
         for start in range(kept.first, kept.stop, LIVE_BLOCK_ROWS):
@@ -197,9 +197,9 @@ class _Copy:
     def rows(self) -> None:
         """steps/, meta/ and episodes/."""
         for layout in self._layouts:
-            if layout.live:
+            if layout.derived:
                 continue
-            if self._rebase:
+            if self._rebase or layout.live:
                 self._renumber(layout)
             else:
                 self._share(layout, self._kept.first, self._kept.stop)

@@ -6,9 +6,10 @@ stands in the way, and the wait queues say when to try again. `append` and `samp
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,15 +19,15 @@ import numpy.typing as npt
 from replaystore.batch import Batch
 from replaystore.core.episodes import Plan
 from replaystore.core.limiter import Limiter
-from replaystore.core.links import DELETED, KEPT
 from replaystore.engine.appending import episode_arrays, step_arrays
 from replaystore.engine.buffers import BufferPool
+from replaystore.engine.changing import Changing
 from replaystore.engine.committing import Committing
 from replaystore.engine.drawing import Drawing, DrawnSample
 from replaystore.engine.moment import Moment
 from replaystore.engine.pins import Pins
+from replaystore.engine.population import Population, anchors_needed
 from replaystore.engine.recovery import OpenTable
-from replaystore.engine.rows import Rows
 from replaystore.errors import InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
 from replaystore.sampling import SampleRequest
 from replaystore.schema.limiters import MinSize, RateLimiter
@@ -63,17 +64,25 @@ class Table:
         self._pins = Pins()
         self._buffers = BufferPool()
         self._closed = False
-        self._deletions = 0
+        self._wanted = 1
+        """Anchors without which the sampler whose turn it was cannot go on; until they are there, inserts may."""
         opened = OpenTable(name, folder, mode, progress)
         self.config: TableConfig = opened.config
         self.recovered_steps = opened.files.next_step - opened.first_step
         self._files, self._book, self._selectors = opened.files, opened.book, opened.selectors
-        self._first, self._anchors, self._steps = opened.first_step, opened.anchors, opened.live_steps
-        self._private = opened.private
+        counts = opened.first_step, opened.anchors, opened.live_steps
+        self._population = Population(
+            self._files, self._book, self._selectors, opened.private, counts, self.config.retention if mode == "rw" else Retention()
+        )
         self._drawing = Drawing(self.config.columns, self._selectors, self._files, self._pins)
+        self._drawing.counted = self._population.use_up
         # A store that is only read gets no inserts: a ratio would hold its readers back for ever.
         self._limiter = Limiter(self.config.rate_limiter if mode == "rw" else MinSize())
         self._committing = Committing(name, self._files, self._lock, self._pins, self._checkpoint)
+        self.changing = Changing(
+            self.config.columns, self._files, self._book, self._population, self._drawing, self._change, self._changed, self.wait_durable
+        )
+        """Deletes rows and writes into them."""
 
     @property
     def documents(self) -> Documents:
@@ -94,7 +103,7 @@ class Table:
     @property
     def first_step(self) -> int:
         """Oldest id kept."""
-        return self._first
+        return self._population.first
 
     @property
     def durable_step(self) -> int:
@@ -125,7 +134,7 @@ class Table:
         with self._lock:
             self._check_open()
             self._committing.check()
-            now = time.time()
+            now = self._drawing.now()
             plan = self._book.plan(block, self._files.next_step, now)
             if plan.block.rows and not self._may_insert(ticket):
                 return None
@@ -136,7 +145,7 @@ class Table:
         return result
 
     def _may_insert(self, ticket: Ticket | None) -> bool:
-        return self.inserting.may_try(ticket) and self._limiter.may_insert(*self._counted())
+        return self.inserting.may_try(ticket) and self._limiter.may_insert(*self._counted(), self._wanted)
 
     def _apply(self, plan: Plan, now: float) -> None:
         files, block, runs = self._files, plan.block, plan.block.runs
@@ -153,46 +162,21 @@ class Table:
         for removal in left:
             self._pins.retire(removal)
         self._book.apply(plan)
-        self._link(plan, start, rows)
+        self._population.link(plan, start)
+        if plan.finished:
+            self._selectors.finished(np.array([done.state.last_step for done in plan.finished]))
         steps = rows - int((runs["ending"] != OPEN).sum())
         files.state["inserted_steps"] += steps
-        self._steps += steps
+        self._population.steps += steps
         newest = min(int(runs["policy_version"].max()), 2**63 - 2)
         files.state["version_count"] = max(files.state["version_count"], newest + 1)
-        most = self.config.retention.max_steps
-        if most is not None and files.next_step - self._first > most:
-            self._evict(files.next_step - most)
+        self._population.age(now)
 
-    def _link(self, plan: Plan, start: int, rows: int) -> None:
-        """Sets successor links and lets the steps that got one enter the indexes."""
-        steps = self._files.steps
-        origin, successor = steps.origin, steps.columns["replay/successor"].array
-        linked = np.ones(rows, np.int32)
-        ends = plan.starts - start + plan.block.runs["rows"] - 1
-        linked[ends] = 0
-        successor[start - origin : start - origin + rows] = linked
-        distances = plan.starts - plan.previous
-        known = (plan.previous >= self._first) & (distances < 2**31)
-        known[known] = steps.columns["replay/removed"].array[plan.previous[known] - origin] != DELETED
-        tails = plan.previous[known]
-        successor[tails - origin] = distances[known]
-        entering = np.concatenate([tails[tails < start], start + np.flatnonzero(successor[start - origin : start - origin + rows])])
-        self._selectors.enter(self._rows(), entering)
-        self._anchors += len(entering)
-
-    def _counted(self) -> tuple[int, int, int]:
-        """Steps inserted, items sampled, both since the rate limiter was set, and steps kept."""
-        state = self._files.state
-        return state["inserted_steps"] - state["limiter_inserted"], state["sampled_items"] - state["limiter_sampled"], self._steps
-
-    def _evict(self, first: int) -> None:
-        """Moves the start of the table up to `first`. Files go at the next commit."""
-        rows = self._rows()
-        old = slice(self._first - rows.origin, first - rows.origin)
-        self._anchors -= int(np.count_nonzero(rows.array("replay/successor")[old] > 0))
-        self._steps -= int(np.count_nonzero((rows.array("meta/kind")[old] == 0) & (rows.array("replay/removed")[old] == KEPT)))
-        self._first = self._files.state["first_step"] = first
-        self._selectors.drop(rows, first)
+    def _counted(self) -> tuple[int, int, int, int]:
+        """Steps inserted, items sampled, both since the rate limiter was set; steps and anchors kept."""
+        state, population = self._files.state, self._population
+        since = state["inserted_steps"] - state["limiter_inserted"], state["sampled_items"] - state["limiter_sampled"]
+        return *since, population.steps, population.anchors
 
     # -- sampling
 
@@ -225,8 +209,10 @@ class Table:
             self._limiter.check_sample(request.batch_size)
             if not self.sampling.may_try(ticket) or not self._limiter.may_sample(*self._counted(), request.batch_size):
                 return None
-            prepared = self._drawing.prepare(request, self._rows(), self._anchors)
+            prepared = self._drawing.prepare(request, self._population.rows(), self._population.anchors)
+            self._wanted = 1
             if prepared is None:
+                self._wanted = anchors_needed(request, self.config.selectors)
                 if ticket is not None:
                     self.sampling.step_aside(ticket)  # what others want may well be there
                 return None
@@ -239,7 +225,7 @@ class Table:
         self._drawing.check(request)
         with self._lock:
             self._check_open()
-            return self._drawing.prepare_at(request, self._rows(), step_ids, as_of)
+            return self._drawing.prepare_at(request, self._population.rows(), step_ids, as_of)
 
     def update_priorities(self, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:
         """Sets priorities; the table adds epsilon and raises to alpha. Evicted or unknown ids are counted, nothing else is touched.
@@ -259,9 +245,27 @@ class Table:
         name = self._selectors.choose_prioritized(selector)
         with self._lock:
             self._check_open()
-            counts = self._selectors.update(name, self._rows(), ids.astype(np.int64), values)
+            counts = self._selectors.update(name, self._population.rows(), ids.astype(np.int64), values)
         self.sampling.notify()
         return counts
+
+    @contextlib.contextmanager
+    def _change(self, what: str) -> Iterator[None]:
+        """The lock, for a change of rows that are there."""
+        if self.mode == "r":
+            raise PermissionDenied(f"table {self.name!r} is open with mode='r': open the store with mode='rw' to {what}")
+        with self._lock:
+            self._check_open()
+            self._committing.check()
+            yield
+
+    def _changed(self, changes: int, timeout_s: float) -> None:
+        """After it: somebody may go on, and where acknowledgements mean the disk, so does this one."""
+        self.inserting.notify()
+        self.sampling.notify()
+        if self.fsync and changes:
+            self.request_commit()
+            self._committing.wait_changes(changes, timeout_s)
 
     # -- reading
 
@@ -286,7 +290,7 @@ class Table:
                 raise InvalidArgument(f"columns: there is no column {name!r}; the table has {', '.join(paths)}")
         with self._lock:
             self._check_open()
-            rows = self._rows()
+            rows = self._population.rows()
             token = self._pins.acquire()
         try:
             begin = min(max(start, rows.first), rows.stop)
@@ -318,7 +322,7 @@ class Table:
         """How the table stands."""
         with self._lock:
             self._check_open()
-            files, rows = self._files, self._rows()
+            files, rows = self._files, self._population.rows()
             kept = rows.stop > rows.first
             times = rows.array("meta/insert_time")
             return TableStats(
@@ -326,7 +330,7 @@ class Table:
                 first_step=rows.first,
                 next_step=rows.stop,
                 durable_step=self.durable_step,
-                anchors=self._anchors,
+                anchors=self._population.anchors,
                 episodes=files.next_episode,
                 open_episodes=len(self._book.open),
                 inserted_steps=files.state["inserted_steps"],
@@ -344,20 +348,22 @@ class Table:
             )
 
     def _blocked_sample(self) -> str | None:
-        if self._anchors and self._limiter.may_sample(*self._counted(), 1):
+        if self._population.anchors and self._limiter.may_sample(*self._counted(), 1):
             return None
         return self.why_blocked("sample", 1)
 
     def why_blocked(self, action: str, n: int = 1, request: SampleRequest | None = None) -> str:
         """One sentence: what stands in the way of inserting or of sampling `n` items, by how much, and who has to act."""
         with self._lock:
-            text = self._limiter.explain(*self._counted(), action=action, n=n)
-            if action == "sample" and not self._anchors and self._steps:
+            text = self._limiter.explain(*self._counted(), action=action, n=n, wanted=self._wanted)
+            if action == "insert" and self._limiter.may_insert(*self._counted(), self._wanted) and len(self.inserting):
+                text = f"{len(self.inserting)} appends asked earlier, and go first. {text}"
+            if action == "sample" and not self._population.anchors and self._population.steps:
                 text = (
                     "no step can be sampled yet: a step becomes an anchor when its stream's next row arrives; writers must go on. " + text
                 )
             elif action == "sample" and self._limiter.may_sample(*self._counted(), n):
-                why = None if request is None else self._drawing.why_not(request, self._rows(), self._anchors)
+                why = None if request is None else self._drawing.why_not(request, self._population.rows(), self._population.anchors)
                 text = f"{why or f'{len(self.sampling)} samplers asked earlier'}. {text}"
             return f"table {self.name!r}: {text}"
 
@@ -377,16 +383,16 @@ class Table:
             self._check_open()
             old = self.config
             config = old.changed(selector=selector, rate_limiter=rate_limiter, retention=retention)
-            self._selectors.change(config.selectors, self._rows())
+            self._selectors.change(config.selectors, self._population.rows())
             if config.selectors != old.selectors:
                 self._files.steps.sync_live()  # leaves under the new exponent before the configuration that says so
                 self._files.state.sync()
             self.config = config
             if rate_limiter is not None:
                 self._set_limiter(rate_limiter)
-            most = config.retention.max_steps
-            if most is not None and self._files.next_step - self._first > most:
-                self._evict(self._files.next_step - most)
+            self._population.retention = config.retention
+            self._population.use_up_all()
+            self._population.age(time.time())
             self._files.attributes["table_config"] = config.to_json()
         self._committing.publish(durable=True, force=True)
         self.inserting.notify()
@@ -396,16 +402,22 @@ class Table:
     def _set_limiter(self, rate_limiter: RateLimiter) -> None:
         """A new limiter counts from now on, as if what is there had just been inserted: what was sampled under another does not bind it."""
         state = self._files.state
-        state["limiter_inserted"] = state["inserted_steps"] - min(self._steps, rate_limiter.min_size_to_sample)
+        state["limiter_inserted"] = state["inserted_steps"] - min(self._population.steps, rate_limiter.min_size_to_sample)
         state["limiter_sampled"] = state["sampled_items"]
         self._limiter = Limiter(rate_limiter)
 
     # -- durability
 
     def commit(self) -> None:
-        """One group commit, publication and clean-up; the slow parts run without the lock."""
-        if self.mode != "r":
-            self._committing.commit()
+        """One group commit, publication and clean-up; the slow parts run without the lock. Drops what has become too old."""
+        if self.mode == "r":
+            return
+        if self.config.retention.max_age_s is not None:
+            with self._lock:
+                aged = not self._closed and self._population.age(time.time())
+            if aged:
+                self.inserting.notify()
+        self._committing.commit()
 
     def publish(self) -> None:
         """Lets readers with Zarr tools see every durable row now, and not within a second."""
@@ -430,12 +442,12 @@ class Table:
         files = self._files
         return {
             "next_step": files.next_step,
-            "first_step": self._first,
+            "first_step": self._population.first,
             "episodes": files.next_episode,
             "sequence": files.sequence,
             "inserted_steps": files.state["inserted_steps"],
-            "anchors": self._anchors,
-            "live_steps": self._steps,
+            "anchors": self._population.anchors,
+            "live_steps": self._population.steps,
             "open": self._book.to_json(),
         }
 
@@ -445,7 +457,13 @@ class Table:
             self._check_open()
             token = self._pins.acquire()
             return Moment(
-                self.name, self.config, self._files, self._rows(), self._checkpoint(), self._deletions, lambda: self._pins.release(token)
+                self.name,
+                self.config,
+                self._files,
+                self._population.rows(),
+                self._checkpoint(),
+                self._population.deletions,
+                lambda: self._pins.release(token),
             )
 
     def close(self, *, save: bool = True) -> None:
@@ -484,11 +502,3 @@ class Table:
         if self._closed:
             raise NotFound(f"table {self.name!r} is closed: the store was closed or the table dropped")
         self._committing.check_readable()
-
-    def _rows(self) -> Rows:
-        steps, private = self._files.steps, self._private
-
-        def array(path: str) -> Array:
-            return private[path] if path in private else steps.columns[path].array
-
-        return Rows(array, steps.origin, self._first, self._files.next_step)

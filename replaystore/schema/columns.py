@@ -58,7 +58,12 @@ class Column:
     space: Mapping[str, Any] | None = field(default=None, compare=False, hash=False)
     """Where the column came from a Gymnasium space: its kind and bounds, e.g. ``{"kind": "Discrete", "n": 4}``."""
 
+    writable: bool = False
+    """Whether `update_columns` may change rows that are there: annotations, advantages, relabelled rewards."""
+
     def __post_init__(self) -> None:
+        if not isinstance(self.writable, bool):
+            raise InvalidArgument(f"writable={self.writable!r} must be True or False")
         shape = (self.shape,) if isinstance(self.shape, int) else self.shape
         try:
             whole = tuple(int(n) for n in shape)
@@ -87,6 +92,8 @@ class Column:
         data: dict[str, Any] = {"shape": list(self.shape), "dtype": self.dtype}
         if self.space is not None:
             data["space"] = dict(self.space)
+        if self.writable:
+            data["writable"] = True
         return data
 
     @classmethod
@@ -97,7 +104,7 @@ class Column:
         space = data.get("space")
         if not isinstance(data.get("dtype"), str) or not (space is None or isinstance(space, dict)):
             raise InvalidArgument(f"column {data!r} must have a dtype that is a name, and a space that is an object or absent")
-        return cls(tuple(data["shape"]), data["dtype"], space)
+        return cls(tuple(data["shape"]), data["dtype"], space, data.get("writable", False))
 
 
 STANDARD_COLUMNS: Mapping[str, Column] = {
@@ -132,6 +139,8 @@ def check_columns(columns: Mapping[str, Column]) -> None:
     for name in ("terminated", "truncated"):
         if columns[name].shape != () or columns[name].dtype != "bool":
             raise InvalidArgument(f"column {name!r} must be a scalar bool, got shape {columns[name].shape} {columns[name].dtype}")
+        if columns[name].writable:
+            raise InvalidArgument(f"column {name!r} cannot be writable: it says how episodes ended, which never changes")
 
 
 def is_observation(name: str) -> bool:

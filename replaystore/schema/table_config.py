@@ -8,9 +8,10 @@ from typing import Any
 
 from replaystore.errors import InvalidArgument
 from replaystore.schema.columns import STANDARD_COLUMNS, Column, check_columns, check_name, is_reward
+from replaystore.schema.feasible import BOOKKEEPING_BYTES, LEAF_BYTES, check_feasible
 from replaystore.schema.limiters import LIMITERS, MinSize, RateLimiter
 from replaystore.schema.record import check_number, from_json, to_json
-from replaystore.schema.selectors import SELECTORS, Selector, Uniform
+from replaystore.schema.selectors import KEEPS_LEAVES, SELECTORS, Selector, Uniform
 
 DEFAULT_SELECTOR = "default"
 """Name of the selector of a table that was given only one."""
@@ -32,10 +33,11 @@ class Retention:
     """Rows inserted longer ago are dropped."""
 
     max_times_sampled: int | None = None
-    """A step that was sampled so often is not sampled again; its bytes go when nothing older is left to sample."""
+    """A step that was sampled so often is not sampled again; its bytes go when nothing older, and no step whose frame stack may need it, is
+    left to sample. A draw counts once for each time that it holds the step."""
 
     min_steps: int = 0
-    """Rows that are kept whatever the age, bytes or sample counts say."""
+    """Rows that are kept whatever the age, bytes or sample counts say; and anchors that stay however often they were sampled."""
 
     def __post_init__(self) -> None:
         for name, low in (("max_steps", 2), ("max_bytes", 1), ("max_times_sampled", 1)):
@@ -83,10 +85,7 @@ class TableConfig:
             raise InvalidArgument(f"retention {self.retention!r} must be a replaystore.Retention")
         if self.seed is not None:
             check_number("seed", self.seed, 0, 2**63 - 1, whole=True)
-        most = self.retention.max_steps
-        least = self.rate_limiter.min_size_to_sample
-        if most is not None and least > most:
-            raise InvalidArgument(f"min_size_to_sample={least} can never be reached: retention keeps max_steps={most}")
+        check_feasible(self.rate_limiter, self.retention, next(iter(self.selectors.values())), self.row_bytes)
 
     def _check_selectors(self) -> None:
         selectors = self.selector if isinstance(self.selector, Mapping) else {DEFAULT_SELECTOR: self.selector}
@@ -101,6 +100,12 @@ class TableConfig:
     def selectors(self) -> dict[str, Selector]:
         """The selectors by name; a single one is called ``"default"``. The first is used when a call names none."""
         return dict(self.selector) if isinstance(self.selector, Mapping) else {DEFAULT_SELECTOR: self.selector}
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row in all its columns, bookkeeping counted in: what `Retention.max_bytes` counts."""
+        leaves = sum(isinstance(selector, KEEPS_LEAVES) for selector in self.selectors.values())
+        return sum(column.row_bytes for column in self.columns.values()) + BOOKKEEPING_BYTES + LEAF_BYTES * leaves
 
     def changed(
         self,

@@ -188,6 +188,15 @@ class StoredColumn:
         self._files[chunk] = fd
         return fd
 
+    def touch(self, ids: npt.NDArray[np.int64]) -> None:
+        """Rows `ids` of a live column were changed through the mapping: the next `take_dirty` syncs their files."""
+        for chunk in np.unique(ids // self.layout.rows_per_chunk).tolist():
+            if chunk not in self._dirty and chunk in self._attached:
+                with storage_errors(self.folder / self.layout.chunk_name(chunk), "opening"):
+                    if chunk not in self._files:
+                        self._open(chunk)
+                self._dirty.add(chunk)
+
     def _check_alone(self, chunk: int, fd: int) -> None:
         """Snapshots share full files, and rows are added to the last one only: this never strikes, unless somebody else makes links."""
         names = os.fstat(fd).st_nlink
@@ -271,7 +280,7 @@ class StoredColumn:
 
         Descriptors of full chunks are closed by their call; the newest chunk's stays open.
         """
-        newest = max(self._files, default=-1)
+        newest = max(self._attached, default=-1)
         due: list[Callable[[], None]] = []
         for chunk in sorted(self._dirty):
             fd = self._files.get(chunk, -1)

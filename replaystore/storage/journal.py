@@ -28,7 +28,7 @@ ROTATE_BYTES = 4 << 20
 _HEADER = struct.Struct("<8sII")  # magic, format version, zero
 _MAGIC = b"RPLSJRNL"
 _FRAME = struct.Struct("<IIB")  # length of the payload, CRC32C of kind and payload, kind
-_BATCH = struct.Struct("<qqqqI")  # sequence, first step, rows, episodes, crc
+_BATCH = struct.Struct("<qqqqII")  # sequence, first step, rows, episodes, crc, crc of writable columns
 _SEED = struct.Struct("<qq")  # episode, seed
 _CHECKPOINT_KIND, _BATCH_KIND = 1, 2
 _MAX_RECORD_BYTES = 1 << 30
@@ -44,21 +44,24 @@ class BatchRecord:
     episodes: int
     """Finished episodes of the table after it."""
     crc: int
-    """CRC32C of the batch's bytes: every array of steps/ and meta/ in the order of their paths, then those of its episodes rows."""
+    """CRC32C of the batch's bytes: every array of steps/ (writable columns excepted) and meta/ in the order of their paths, then those of
+    its episodes rows."""
+    writable_crc: int
+    """Of its rows of the writable columns likewise, as inserted: true until they are durable, for nobody writes into them before."""
     seeds: tuple[tuple[int, int], ...] = ()
     """(episode, seed) of the episodes that begin in it with a known seed."""
 
     def pack(self) -> bytes:
         """The record's payload."""
-        fixed = _BATCH.pack(self.sequence, self.first_step, self.rows, self.episodes, self.crc)
+        fixed = _BATCH.pack(self.sequence, self.first_step, self.rows, self.episodes, self.crc, self.writable_crc)
         return fixed + b"".join(_SEED.pack(*pair) for pair in self.seeds)
 
     @classmethod
     def unpack(cls, payload: bytes) -> BatchRecord:
         """The inverse of `pack`."""
-        sequence, first_step, rows, episodes, crc = _BATCH.unpack_from(payload)
+        fixed = _BATCH.unpack_from(payload)
         seeds = tuple((episode, seed) for episode, seed in _SEED.iter_unpack(payload[_BATCH.size :]))
-        return cls(sequence, first_step, rows, episodes, crc, seeds)
+        return cls(*fixed, seeds)
 
 
 @dataclass(frozen=True, slots=True)

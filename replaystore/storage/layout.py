@@ -33,12 +33,17 @@ class ArrayLayout:
     dtype: np.dtype[Any]
     rows_per_chunk: int
     live: bool = False
-    """Changed in place while the table lives (priorities, links); otherwise rows never change once written."""
+    """Changed in place while the table lives (priorities, links, writable columns); otherwise rows never change once written."""
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def derived(self) -> bool:
+        """Whether it only says of the other arrays what can be found out again, or begun anew."""
+        return self.path.startswith("replay/")
 
     @property
     def chunk_bytes(self) -> int:
@@ -101,7 +106,7 @@ def step_arrays(columns: Mapping[str, Any], selectors: Iterable[tuple[str, bool]
         kind = np.dtype(dtype)
         return ArrayLayout(path, shape, kind, rows_per_chunk(math.prod(shape) * kind.itemsize, max_steps), live)
 
-    arrays = [make(f"steps/{name}", column.shape, column.dtype) for name, column in columns.items()]
+    arrays = [make(f"steps/{name}", column.shape, column.dtype, column.writable) for name, column in columns.items()]
     arrays += [make(f"meta/{name}", (), dtype) for name, dtype in META_DTYPES.items()]
     arrays += [make("replay/successor", (), "int32", True), make("replay/times_sampled", (), "uint32", True)]
     arrays += [make("replay/removed", (), "uint8", True)]

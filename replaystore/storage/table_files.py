@@ -38,6 +38,7 @@ class Commit:
     next_step: int
     sequence: int
     syncs: list[Callable[[], None]]
+    changes: int
     checkpoint: dict[str, Any] | None
     """Set when the journal is to begin a new file with it."""
 
@@ -58,7 +59,8 @@ class TableFiles:
         self.sequence = 0
         self.checkpoint_step = 0
         """Rows from here on are needed to recover, even if retention has passed them by: the journal's checkpoint knows those below."""
-        self._checked = sorted(path for path in self.steps.columns if not path.startswith("replay/"))
+        self._checked = sorted(layout.path for layout in self.steps.layouts if not layout.live)
+        self._writable = sorted(layout.path for layout in self.steps.layouts if layout.live and not layout.derived)
         self._episode_paths = sorted(self.episodes.columns)
         self._durable_first = 0  # the first step at the commit that raised the watermark: readers see both or neither
         self._published: tuple[int, int, int] | None = None
@@ -67,6 +69,10 @@ class TableFiles:
         self.on_publish: Callable[[], None] = lambda: None
         """Called after each publication."""
         self._since_capture: list[BatchRecord] = []
+        self.changes = 0
+        """Changes of live columns that a commit is to sync, since opening."""
+        self.durable_changes = 0
+        """How many of them have been synced."""
 
     # -- creating and opening
 
@@ -195,7 +201,7 @@ class TableFiles:
         episodes = int(found.checkpoint["episodes"])
         for index, batch in enumerate(found.batches):
             if batch.sequence > safe:
-                if self._crc_on_disk(batch, episodes) != batch.crc:
+                if self._crc_on_disk(batch, episodes) != (batch.crc, batch.writable_crc):
                     return index
                 done += batch.rows
                 if progress is not None:
@@ -203,14 +209,13 @@ class TableFiles:
             episodes = batch.episodes
         return len(found.batches)
 
-    def _crc_on_disk(self, batch: BatchRecord, episodes_before: int) -> int:
-        crc = 0
-        for path in self._checked:
-            crc = crc32c(self.steps.rows(path, batch.first_step, batch.first_step + batch.rows).reshape(-1).view(np.uint8).data, crc)
+    def _crc_on_disk(self, batch: BatchRecord, episodes_before: int) -> tuple[int, int]:
+        stop = batch.first_step + batch.rows
+        crc = _crc((self.steps.rows(path, batch.first_step, stop) for path in self._checked), 0)
+        writable = _crc((self.steps.rows(path, batch.first_step, stop) for path in self._writable), 0)
         if batch.episodes > episodes_before:
-            for path in self._episode_paths:
-                crc = crc32c(self.episodes.rows(path, episodes_before, batch.episodes).view(np.uint8).data, crc)
-        return int(crc)
+            crc = _crc((self.episodes.rows(path, episodes_before, batch.episodes) for path in self._episode_paths), crc)
+        return crc, writable
 
     def restart_journal(self, checkpoint: dict[str, Any], *, live: bool) -> None:
         """After recovery or at a clean close: syncs everything, begins a journal with `checkpoint`, raises the watermark.
@@ -250,18 +255,16 @@ class TableFiles:
         """
         rows = len(arrays["meta/episode"])
         left = self.steps.prepare(self.state["first_step"], self.next_step + rows)
-        crc = 0
-        for path in self._checked:
-            crc = crc32c(arrays[path].reshape(-1).view(np.uint8).data, crc)
+        crc = _crc((arrays[path] for path in self._checked), 0)
+        writable_crc = _crc((arrays[path] for path in self._writable), 0)
         self.steps.write(self.next_step, arrays)
         count = 0
         if episodes:
             count = len(episodes["episodes/episode"])
             left += self.episodes.prepare(0, self.next_episode + count)
-            for path in self._episode_paths:
-                crc = crc32c(episodes[path].view(np.uint8).data, crc)
+            crc = _crc((episodes[path] for path in self._episode_paths), crc)
             self.episodes.write(self.next_episode, episodes)
-        record = BatchRecord(self.sequence + 1, self.next_step, rows, self.next_episode + count, int(crc), seeds)
+        record = BatchRecord(self.sequence + 1, self.next_step, rows, self.next_episode + count, crc, writable_crc, seeds)
         self.journal.append(record)
         self._since_capture.append(record)
         self.sequence += 1
@@ -269,13 +272,18 @@ class TableFiles:
         self.next_episode += count
         return [reservation.close for reservation in left]
 
+    def touch(self, path: str, ids: npt.NDArray[np.int64]) -> None:
+        """Rows `ids` of a live column were changed, and are to be as durable as rows inserted now. (Priorities and counts need not be.)"""
+        self.steps.columns[path].touch(ids)
+        self.changes += 1
+
     # -- group commit
 
     @property
     def commit_due(self) -> bool:
         """Whether anything has changed since the last commit."""
         moved = self.next_step != self.state["durable_step"] or self._durable_first != self.state["first_step"]
-        return moved or self.rotation_due
+        return moved or self.changes > self.durable_changes or self.rotation_due
 
     @property
     def rotation_due(self) -> bool:
@@ -297,6 +305,7 @@ class TableFiles:
             self.next_step,
             self.sequence,
             [*self.steps.take_dirty(), *self.episodes.take_dirty(), self.journal.sync_call()],
+            self.changes,
             checkpoint() if rotate else None,
         )
         self._since_capture = []
@@ -312,6 +321,7 @@ class TableFiles:
         """Third: raises the watermark; returns a slow call, for outside the lock, when the journal began a new file."""
         self._raise_watermark(commit.next_step, commit.sequence)
         self._durable_first = commit.first_step
+        self.durable_changes = commit.changes
         if commit.checkpoint is None:
             return None
         try:
@@ -372,3 +382,10 @@ class TableFiles:
         self.steps.close()
         self.episodes.close()
         self.state.close()
+
+
+def _crc(arrays: Iterable[Array], crc: int) -> int:
+    """Continues a CRC32C with the bytes of arrays, one after the other."""
+    for array in arrays:
+        crc = crc32c(array.reshape(-1).view(np.uint8).data, crc)
+    return int(crc)

@@ -14,29 +14,29 @@ from replaystore.schema.limiters import MinSize, SampleToInsertRatio
 
 def test_min_size_holds_samples_back_and_never_inserts() -> None:
     limiter = Limiter(MinSize(10))
-    assert not limiter.may_sample(9, 0, 9, 1)
-    assert limiter.may_sample(10, 0, 10, 10**6)
-    assert limiter.may_sample(10, 10**9, 10, 1)
-    assert limiter.may_insert(10**9, 0, 10**9)
-    assert not limiter.may_sample(100, 0, 9, 1), "the steps kept count, not those ever inserted"
+    assert not limiter.may_sample(9, 0, 9, 9, 1)
+    assert limiter.may_sample(10, 0, 10, 10, 10**6)
+    assert limiter.may_sample(10, 10**9, 10, 10, 1)
+    assert limiter.may_insert(10**9, 0, 10**9, 10**9)
+    assert not limiter.may_sample(100, 0, 9, 9, 1), "the steps kept count, not those ever inserted"
     limiter.check_sample(1 << 20)
 
 
 def test_ratio_keeps_the_cursor_between_its_bounds() -> None:
     limiter = Limiter(SampleToInsertRatio(2.0, min_size_to_sample=10, error_buffer=6.0))  # bounds 14 to 26
-    assert limiter.may_insert(9, 0, 9)
-    assert not limiter.may_sample(9, 0, 9, 1)
-    assert limiter.may_sample(10, 0, 10, 6)  # 20 - 6 = 14
-    assert not limiter.may_sample(10, 0, 10, 7)
-    assert limiter.may_insert(12, 0, 12)  # 26 after it
-    assert not limiter.may_insert(13, 0, 13)
-    assert limiter.may_insert(13, 2, 13)
+    assert limiter.may_insert(9, 0, 9, 9)
+    assert not limiter.may_sample(9, 0, 9, 9, 1)
+    assert limiter.may_sample(10, 0, 10, 10, 6)  # 20 - 6 = 14
+    assert not limiter.may_sample(10, 0, 10, 10, 7)
+    assert limiter.may_insert(12, 0, 12, 12)  # 26 after it
+    assert not limiter.may_insert(13, 0, 13, 13)
+    assert limiter.may_insert(13, 2, 13, 13)
 
 
 def test_inserts_pass_below_the_minimum_size_however_much_was_inserted() -> None:
     limiter = Limiter(SampleToInsertRatio(1.0, min_size_to_sample=10, error_buffer=5.0))
-    assert not limiter.may_insert(1000, 0, 10)
-    assert limiter.may_insert(1000, 0, 9)
+    assert not limiter.may_insert(1000, 0, 10, 10)
+    assert limiter.may_insert(1000, 0, 9, 9)
 
 
 @settings(max_examples=200, deadline=None)
@@ -57,7 +57,8 @@ def test_whoever_wants_to_go_first_somebody_always_may(ratio: float, least: int,
         assume(False)
     inserted = sampled = 0
     for wants_insert in np.random.default_rng(seed).random(200) < 0.5:
-        may_insert, may_sample = limiter.may_insert(inserted, sampled, inserted), limiter.may_sample(inserted, sampled, inserted, n)
+        counted = inserted, sampled, inserted, inserted
+        may_insert, may_sample = limiter.may_insert(*counted), limiter.may_sample(*counted, n)
         assert may_insert or may_sample
         if may_insert and (wants_insert or not may_sample):
             inserted += 1
@@ -81,9 +82,9 @@ def test_check_sample_refuses_exactly_the_batches_that_get_stuck(sixteenths: int
     inserted, sampled, seen = 100, 0, set()
     while (cursor := inserted * ratio - sampled) not in seen:
         seen.add(cursor)
-        if limiter.may_insert(inserted, sampled, 100):
+        if limiter.may_insert(inserted, sampled, 100, 100):
             inserted += 1
-        elif limiter.may_sample(inserted, sampled, 100, n):
+        elif limiter.may_sample(inserted, sampled, 100, 100, n):
             sampled += n
         else:
             with pytest.raises(InvalidArgument, match=f"batch_size={n} would wait for ever .* error_buffer of at least"):
@@ -102,34 +103,34 @@ def test_the_error_says_which_batches_and_which_buffer_would_do() -> None:
 
 def test_waiting_samples_learn_how_many_steps_are_missing() -> None:
     limiter = Limiter(SampleToInsertRatio(2.0, 10, 6.0))
-    assert limiter.explain(4, 0, 4, action="sample") == (
+    assert limiter.explain(4, 0, 4, 4, action="sample") == (
         "SampleToInsertRatio holds sampling back: 4 of min_size_to_sample=10 steps are there; actors must insert 6 more"
     )
-    text = limiter.explain(10, 4, 10, action="sample", n=5)  # cursor 16, 3 too few
+    text = limiter.explain(10, 4, 10, 10, action="sample", n=5)  # cursor 16, 3 too few
     assert "cursor 16" in text
     assert "bounds 14 to 26" in text
     assert text.endswith("5 more items would go below: actors must insert 2 more steps")
-    assert limiter.may_sample(12, 4, 12, 5)
-    assert not limiter.may_sample(11, 4, 11, 5)
+    assert limiter.may_sample(12, 4, 12, 12, 5)
+    assert not limiter.may_sample(11, 4, 11, 11, 5)
 
 
 def test_waiting_inserts_learn_how_many_samples_are_missing() -> None:
     limiter = Limiter(SampleToInsertRatio(2.0, 10, 6.0))
-    text = limiter.explain(13, 1, 13, action="insert")
+    text = limiter.explain(13, 1, 13, 13, action="insert")
     assert text.startswith(
         "SampleToInsertRatio holds inserts back: cursor 25 (= 13 steps inserted * samples_per_insert=2 - 1 items sampled)"
     )
     assert text.endswith("learners must sample 1 more items")
-    assert limiter.may_insert(13, 2, 13)
+    assert limiter.may_insert(13, 2, 13, 13)
 
 
 @pytest.mark.parametrize("config", [MinSize(3), SampleToInsertRatio(1.0, 3, 10.0)])
 @pytest.mark.parametrize("action", ["insert", "sample"])
 def test_who_need_not_wait_is_told_so(config: MinSize | SampleToInsertRatio, action: str) -> None:
-    assert f"lets this {action} through" in Limiter(config).explain(5, 2, 5, action=action)
-    assert "lets this insert through" in Limiter(config).explain(2, 0, 2, action="insert")
+    assert f"lets this {action} through" in Limiter(config).explain(5, 2, 5, 5, action=action)
+    assert "lets this insert through" in Limiter(config).explain(2, 0, 2, 2, action="insert")
 
 
 def test_an_unknown_action_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="action='peek'"):
-        Limiter(MinSize(1)).explain(0, 0, 0, action="peek")
+        Limiter(MinSize(1)).explain(0, 0, 0, 0, action="peek")

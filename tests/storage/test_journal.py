@@ -18,7 +18,7 @@ CHECKPOINT = {"next_step": 7, "sequence": 3}
 
 
 def batches(count: int) -> list[BatchRecord]:
-    return [BatchRecord(4 + i, 7 + 10 * i, 10, i, 0xDEAD0000 + i, ((i + 1, 42),) if i % 2 else ()) for i in range(count)]
+    return [BatchRecord(4 + i, 7 + 10 * i, 10, i, 0xDEAD0000 + i, 0xBEEF, ((i + 1, 42),) if i % 2 else ()) for i in range(count)]
 
 
 def written(folder: Path, count: int) -> bytes:
