@@ -180,6 +180,8 @@ class JoinedSampler:
     def update_priorities(self, batch: JoinedBatch | Any, priorities: Any, sources: Any = None) -> None:
         """Sets priorities in the sources that the steps came from; each table's ids mean something in that table only.
 
+        Sources whose selector keeps no priorities are passed over.
+
         Args:
             batch: a batch of this sampler; or step ids ``(n,)``, and then `sources` as well.
             priorities: ``(n,)`` numbers ≥ 0, such as absolute TD errors.
@@ -201,9 +203,11 @@ class JoinedSampler:
         outside = (sources < 0) | (sources >= len(self._sources))
         if outside.any():
             raise InvalidArgument(f"sources={sources[outside][0]} must be from 0 to {len(self._sources) - 1}, an index into source_names")
+        if not any(source.keeps_priorities for source in self._sources):
+            raise InvalidArgument("no source has a selector that keeps priorities: create the tables with selector=Prioritized(...)")
         for source in self._sources:
             mine = sources == source.index
-            if mine.any():
+            if source.keeps_priorities and mine.any():
                 self._update(source, ids[mine], values[mine])
 
     def _update(self, source: Source, ids: Any, values: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from replaystore.batch import Batch
 from replaystore.errors import InvalidArgument, SchemaMismatch
 from replaystore.sampling import SampleRequest, derive_seed
-from replaystore.schema.selectors import Prioritized, RankPrioritized, Recency, Uniform
+from replaystore.schema.selectors import KEEPS_PRIORITIES, Prioritized, RankPrioritized, Recency, Uniform
 from replaystore.steps import UpdateCounts
 
 _RANDOM = (Uniform, Prioritized, RankPrioritized, Recency)
@@ -42,6 +42,7 @@ class Source:
     sampler: Any = None
     schema: Schema = field(default_factory=dict)
     random: bool = True
+    keeps_priorities: bool = True
     candidates: int = 0
     mass: float = 0.0
     smallest: float = 0.0
@@ -67,7 +68,8 @@ class Source:
         }
         wanted = self.request.selector
         self._selector_name = wanted if isinstance(wanted, str) else next(iter(config.selectors)) if wanted is None else None
-        self.random = isinstance(config.selectors.get(self._selector_name) if self._selector_name else wanted, _RANDOM)
+        selector = config.selectors.get(self._selector_name) if self._selector_name else wanted
+        self.random, self.keeps_priorities = isinstance(selector, _RANDOM), isinstance(selector, KEEPS_PRIORITIES)
         self.measure()
         request, seed = self.request, self.request.seed
         if seed is not None:
