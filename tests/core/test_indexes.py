@@ -1,6 +1,6 @@
 """Uniform and prioritized draws: exact distributions, and updates that touch what they should and nothing else.
 
-Every chi-square here has a fixed seed and a stated chance of 1e-6 to fail for a sampler that is right.
+All seeds are fixed; `tests.core.statistics` says how often a right sampler would fail.
 """
 
 from __future__ import annotations
@@ -12,18 +12,12 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2
 
 from replaystore.core.indexes import PrioritizedIndex, UniformIndex, sanitise
 from replaystore.core.random import seed_state
+from tests.core.statistics import check_counts, check_means, strata
 
-FALSE_POSITIVES = 1e-6
 ORIGIN = 5_000_000_000
-
-
-def chi_square(counts: npt.NDArray[np.int64], expected: npt.NDArray[np.float64]) -> float:
-    assert expected.min() >= 5.0
-    return float(((counts - expected) ** 2 / expected).sum())
 
 
 # -- uniform
@@ -43,9 +37,7 @@ def test_uniform_draws_are_uniform_over_the_anchors(every: int, n: int) -> None:
         ids = UniformIndex.draw(successor, ORIGIN, first, first + rows, len(anchors), state, n)
         np.add.at(counts, ids - ORIGIN, 1)
     assert counts[anchors].sum() == calls * n  # nothing but anchors
-    if len(anchors) > 1:
-        statistic = chi_square(counts[anchors], np.full(len(anchors), calls * n / len(anchors)))
-        assert statistic < chi2.isf(FALSE_POSITIVES, len(anchors) - 1)
+    check_counts(counts[anchors], np.full(len(anchors), 1 / len(anchors)))
 
 
 def test_one_anchor_among_a_million_rows_is_found() -> None:
@@ -84,43 +76,40 @@ def test_independent_draws_follow_the_masses() -> None:
     leaves = _masses()
     tree = _index(leaves)._tree
     ids, _ = tree.draw(leaves, ORIGIN, seed_state(7), 4_000_000, stratified=False)
-    counts = np.bincount(ids - ORIGIN, minlength=len(leaves))
-    assert counts[leaves == 0].sum() == 0
-    expected = len(ids) * leaves.astype(np.float64) / leaves.sum(dtype=np.float64)
-    often = expected >= 5
-    pooled = np.append(counts[often], counts[~often].sum()), np.append(expected[often], expected[~often].sum())
-    assert chi_square(*pooled) < chi2.isf(FALSE_POSITIVES, len(pooled[0]) - 1)
+    check_counts(np.bincount(ids - ORIGIN, minlength=len(leaves)), leaves / leaves.sum(dtype=np.float64))
 
 
 def test_stratified_draws_follow_the_masses_and_stay_in_their_strata() -> None:
-    """A count is a sum of independent 0/1 draws, one per stratum, each with a known chance: exact mean and variance per leaf.
-
-    Leaves are tested one by one (Bonferroni over the leaves): each |z| has a chance of 1e-6 / leaves to be so large.
-    """
+    """A count is a sum of independent 0/1 draws, one per stratum, each with a known chance: exact mean and variance per leaf."""
     leaves = _masses()
     index, n, calls, state = _index(leaves), 64, 16_000, seed_state(8)
     mass = leaves.astype(np.float64)
     edges = np.concatenate([[0.0], np.cumsum(mass)])
     total = edges[-1]
     counts = np.zeros(len(leaves), np.int64)
-    strata = np.arange(n + 1) * total / n
+    cuts = np.arange(n + 1) * total / n
     for _ in range(calls):
         ids, probabilities = index.draw(leaves, ORIGIN, state, n)
         places = ids - ORIGIN
         counts += np.bincount(places, minlength=len(leaves))
         np.testing.assert_allclose(probabilities, mass[places] / total, rtol=1e-12)
         slack = 1e-9 * total
-        assert np.all(edges[places + 1] > strata[:-1] - slack)
-        assert np.all(edges[places] < strata[1:] + slack)
+        assert np.all(edges[places + 1] > cuts[:-1] - slack)
+        assert np.all(edges[places] < cuts[1:] + slack)
     assert counts[leaves == 0].sum() == 0
-    overlap = np.clip(np.minimum(edges[1:, None], strata[None, 1:]) - np.maximum(edges[:-1, None], strata[None, :-1]), 0.0, None)
-    chance = overlap * n / total  # (leaves, strata)
-    mean, variance = calls * chance.sum(1), calls * (chance * (1 - chance)).sum(1)
-    np.testing.assert_allclose(mean, calls * n * mass / total, atol=1e-6)
-    often = variance >= 100  # there the normal approximation holds far out
-    z = (counts[often] - mean[often]) / np.sqrt(variance[often])
-    assert often.sum() > 500
-    assert np.abs(z).max() < np.sqrt(chi2.isf(FALSE_POSITIVES / often.sum(), 1))
+    mean, variance = strata(mass, n)
+    np.testing.assert_allclose(mean, n * mass / total, atol=1e-9)
+    check_means(counts, calls * mean, calls * variance)
+
+
+def test_independent_draws_on_request() -> None:
+    leaves = _masses()
+    index = PrioritizedIndex(1.0, 0.0, stratified=False)
+    index.rebuild(leaves, ORIGIN, ORIGIN, ORIGIN + len(leaves))
+    shares = leaves / leaves.sum(dtype=np.float64)
+    ids, probabilities = index.draw(leaves, ORIGIN, seed_state(9), 1_000_000)
+    check_counts(np.bincount(ids - ORIGIN, minlength=len(leaves)), shares)
+    np.testing.assert_allclose(probabilities, shares[ids - ORIGIN], rtol=1e-10)
 
 
 # -- prioritized: what new anchors get, and updates

@@ -76,7 +76,7 @@ def test_imports_go_downwards(path: Path, module: str) -> None:
 
 def test_core_has_no_input_output_threads_or_clock() -> None:
     forbidden = {"os", "io", "threading", "time", "datetime", "pathlib", "asyncio", "socket", "mmap", "random", "secrets"}
-    for path in sorted((ROOT / "replaystore/core").glob("*.py")):
+    for path in sorted((ROOT / "replaystore/core").rglob("*.py")):
         used = {name.split(".")[0] for name in imports_of(path)}
         assert not used & forbidden, f"{path.name} imports {used & forbidden}"
 

@@ -1,0 +1,190 @@
+"""What indexes promise besides their draws: sums of harmonic numbers, when a rank index sorts, walks without an index, memory, refusals."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replaystore.core import index_reference as reference
+from replaystore.core.extremum import ExtremumTree
+from replaystore.core.harmonic import TABLE, harmonic, harmonic_table, place_at
+from replaystore.core.indexes import (
+    FifoIndex,
+    HeapIndex,
+    LifoIndex,
+    NewestAnchors,
+    OldestAnchors,
+    PassIndex,
+    ProportionalIndex,
+    RankIndex,
+    RecencyIndex,
+)
+from replaystore.core.random import seed_state
+from replaystore.core.sumtree import SumTree
+
+ALPHAS = [0.0, 0.3, 0.7, 1.0 - 1e-13, 1.0, 1.0001, 2.0, 10.0]
+
+# -- harmonic numbers
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_harmonic_numbers_equal_direct_sums(alpha: float) -> None:
+    table = harmonic_table(alpha)
+    terms = (np.arange(1, 2_000_001, dtype=np.float64) ** -alpha).tolist()
+    for n in (0, 1, 2, 1000, TABLE - 1, TABLE, TABLE + 1, TABLE + 2, 100_000, 2_000_000):
+        assert harmonic(table, alpha, n) == pytest.approx(math.fsum(terms[:n]), rel=1e-13, abs=0)
+    assert all(np.diff(table[:1000]) > 0) or alpha > 3
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("n", [1, 7, TABLE, TABLE + 1, 1_000_000, 10**9])
+def test_places_are_the_inverse_of_harmonic_numbers(alpha: float, n: int) -> None:
+    table = harmonic_table(alpha)
+    total = harmonic(table, alpha, n)
+    for target in [*(np.random.default_rng(0).random(200) * total), 0.0, np.nextafter(total, 0.0), total]:
+        place = place_at(table, alpha, n, target)
+        assert 1 <= place <= n
+        slack = 1e-12 * total
+        assert place == n or harmonic(table, alpha, place) > target - slack
+        assert harmonic(table, alpha, place - 1) <= target + slack
+
+
+# -- rank: when it sorts
+
+
+def test_the_order_is_exact_again_after_as_many_changes_as_there_are_entries() -> None:
+    rng, n = np.random.default_rng(1), 5000
+    leaves = rng.random(n, dtype=np.float32)
+    index = RankIndex(0.7)
+    index.rebuild(leaves, 0, 0, n)
+    sorted_at = []
+    for turn in range(30):
+        ids = rng.choice(n, 500, replace=False)
+        leaves[ids] = rng.random(500, dtype=np.float32)
+        index.refresh(leaves, 0, ids)
+        keys = index._keys[: index.count]
+        if np.all(np.diff(keys) <= 0):
+            sorted_at.append(turn)
+    assert sorted_at == [9, 19, 29]
+
+
+def test_dropping_much_at_once_leaves_an_exact_order() -> None:
+    leaves = np.random.default_rng(2).random(5000, dtype=np.float32)
+    index = RankIndex(0.7)
+    index.rebuild(leaves, 100, 100, 5100)
+    index.drop(leaves, 100, 4100)
+    mask = len(index._places) - 1
+    ids = [4100 + ((int(slot) - 4100) & mask) for slot in index._slots[: index.count]]
+    assert ids == sorted(range(4100, 5100), key=lambda i: -leaves[i - 100])
+
+
+def test_keys_of_every_size_are_sorted() -> None:
+    """All digits of a float32 differ somewhere: subnormal, tiny, huge, and equal in long runs."""
+    rng = np.random.default_rng(3)
+    leaves = np.concatenate([10.0 ** rng.uniform(-45, 38, 3000), [1e-45, 3.4e38, 1.0, 1.0]]).astype(np.float32)
+    leaves = np.concatenate([leaves, np.repeat(leaves[:50], 20)])
+    index = RankIndex(0.5)
+    index.rebuild(leaves, 0, 0, len(leaves))
+    assert index._keys[: index.count].tolist() == sorted(leaves[leaves > 0].tolist(), reverse=True)
+    index.rebuild(np.ones(100, np.float32), 0, 0, 100)
+    assert index.count == 100
+
+
+# -- walks without an index
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), size=st.integers(1, 150))
+def test_walks_over_the_links_equal_the_plain_model(data: st.DataObject, size: int) -> None:
+    """Rows come, become anchors late, are used up and go; both walks are told of what enters, and of nothing else."""
+    successor = np.zeros(size, np.int32)
+    oldest, newest = OldestAnchors(), NewestAnchors()
+    first = stop = 0
+    for _ in range(data.draw(st.integers(1, 12))):
+        stop = data.draw(st.integers(stop, size))
+        first = data.draw(st.integers(first, min(stop, first + 20)))
+        entered = np.array(sorted(data.draw(st.sets(st.integers(first, max(stop - 1, first)), max_size=9))), np.int64)
+        entered = entered[entered < stop]
+        successor[entered] = 1
+        oldest.entered(entered)
+        newest.entered(entered)
+        successor[data.draw(st.lists(st.integers(0, size - 1), max_size=9))] *= data.draw(st.sampled_from([0, -1]))
+        live = {i: float(successor[i]) for i in range(first, stop)}
+        n = data.draw(st.integers(0, 8))
+        assert oldest.draw(successor, 0, first, stop, n).tolist() == reference.in_order(live, n, False)
+        assert newest.draw(successor, 0, first, stop, n).tolist() == reference.in_order(live, n, True)
+
+
+def test_what_is_used_up_before_the_queue_is_not_walked_over_again() -> None:
+    successor = np.ones(1000, np.int32)
+    oldest, newest = OldestAnchors(), NewestAnchors()
+    for _ in range(3):
+        ids = oldest.draw(successor, 0, 0, 1000, 10)
+        successor[ids] = 0
+        assert oldest._from == ids[0]
+        ids = newest.draw(successor, 0, 0, 1000, 10)
+        successor[ids] = 0
+        assert newest._before == ids[0] + 1
+
+
+# -- memory and refusals
+
+
+@pytest.mark.parametrize(
+    ("index", "most"),
+    [
+        (ProportionalIndex(), 0.15),
+        (FifoIndex(), 0.15),
+        (LifoIndex(), 0.15),
+        (HeapIndex(True), 0.09),
+        (RankIndex(0.7), 12.0),
+        (RecencyIndex(1e5), 0.28),
+        (PassIndex(), 0.13),
+    ],
+)
+def test_memory_per_step(index: Any, most: float) -> None:
+    n = 1 << 20
+    index.rebuild(np.ones(n, np.float32), 0, 0, n)
+    assert index.count == n
+    assert index.nbytes <= most * n
+
+
+@pytest.mark.parametrize(
+    "index",
+    [ProportionalIndex(), FifoIndex(), HeapIndex(False), RankIndex(0.7), RecencyIndex(None), PassIndex(), ExtremumTree(True), SumTree()],
+)
+def test_leaves_that_do_not_cover_the_window_are_refused(index: Any) -> None:
+    with pytest.raises(ValueError, match="reach from 10 to 30"):
+        index.rebuild(np.ones(19, np.float32), 10, 10, 30)
+    with pytest.raises(ValueError, match="float32"):
+        type(index).rebuild(index, np.ones(30), 10, 10, 30)
+
+
+def test_marks_that_do_not_cover_the_window_are_refused() -> None:
+    index = PassIndex()
+    index.rebuild(np.zeros(10, np.float32), 0, 0, 10)
+    with pytest.raises(ValueError, match="marks must reach to 10"):
+        index.draw(np.zeros(10, np.float32), 0, np.ones(9, np.int32), seed_state(0), 1, 9)
+
+
+def test_cumulative_masses_find_their_ids() -> None:
+    leaves = np.array([0, 2, 0, 1, 0.5, 0], np.float32)
+    tree = SumTree()
+    tree.rebuild(leaves, 70, 70, 76)
+    assert tree.find(leaves, 70, np.array([0.0, 1.9, 2.0, 2.9, 3.0, 3.4, 3.5, 99.0])).tolist() == [71, 71, 73, 73, 74, 74, 74, 74]
+    with pytest.raises(ValueError, match="nothing to draw"):
+        SumTree().find(leaves, 0, np.zeros(1))
+
+
+def test_extremes_of_a_window_without_any() -> None:
+    tree = ExtremumTree(True)
+    tree.rebuild(np.zeros(100, np.float32), 0, 0, 100)
+    assert tree.value == 0.0
+    assert tree.take(np.zeros(100, np.float32), 0, 5).tolist() == []
+    tree.rebuild(np.zeros(0, np.float32), 7, 7, 7)
+    assert tree.take(np.zeros(0, np.float32), 7, 5).tolist() == []
