@@ -1,4 +1,4 @@
-"""The Transition view in the plainest Python there is: lists of rows in, the fields of one item out.
+"""The views in the plainest Python there is: lists of rows in, the fields of one item out.
 
 Slow and obvious on purpose. It knows nothing of blocks, links, chunks or batches; the real thing must give the same.
 """
@@ -45,6 +45,18 @@ class Episode:
         return t < len(self.steps) and t + 1 < self.rows
 
 
+def steps_from(episode: Episode, t: int, limit: int) -> int:
+    """How many steps an item that begins at t takes: until the episode ends, or is as far as it has come, `limit` at most."""
+    taken = 0
+    while True:
+        step = episode.steps[t + taken]
+        taken += 1
+        following = t + taken  # the row after the last step taken: always there
+        newest = following + 1 >= episode.rows  # nobody knows yet what that step led to
+        if taken == limit or step.terminated or following == len(episode.steps) or newest:
+            return taken
+
+
 def transition(
     episode: Episode,
     t: int,
@@ -65,16 +77,10 @@ def transition(
         zero: the frame that zero padding shows in place of one.
         kept: whether row t of the episode is still in the table.
     """
-    reward, taken = 0.0, 0
-    while True:
-        step = episode.steps[t + taken]
-        reward += gamma**taken * step.reward
-        taken += 1
-        following = t + taken  # the row after the last step taken: always there
-        closing = following == len(episode.steps)
-        newest = following + 1 >= episode.rows  # nobody knows yet what that step led to
-        if taken == n_step or step.terminated or closing or newest:
-            break
+    taken = steps_from(episode, t, n_step)
+    step, following = episode.steps[t + taken - 1], t + taken
+    reward = sum(gamma**i * episode.steps[t + i].reward for i in range(taken))
+    closing = following == len(episode.steps)
     return {
         "observation": stack(episode, t, frame_stack, padding, zero, kept),
         "action": episode.steps[t].action,
@@ -98,3 +104,42 @@ def stack(episode: Episode, t: int, frame_stack: int, padding: str, zero: Callab
         else:
             frames.insert(0, zero(frames[0]) if padding == "zero" else frames[0])
     return frames
+
+
+def sequence(
+    episode: Episode,
+    t: int,
+    *,
+    length: int,
+    frame_stack: int = 1,
+    padding: str = "edge",
+    zero: Callable[[Any], Any] = lambda frame: 0 * frame,
+    kept: Callable[[int], bool] = lambda t: True,
+) -> dict[str, list[Any]]:
+    """The steps that anchor t of `episode` expands to, `length` at most: a list with one entry per real step for each field."""
+    taken = steps_from(episode, t, length)
+    places = range(t, t + taken)
+    closing = t + taken == len(episode.steps)
+    truncated = [episode.steps[i].truncated for i in places]
+    truncated[-1] = truncated[-1] or (closing and episode.interrupted)
+    return {
+        "observation": [stack(episode, i, frame_stack, padding, zero, kept) for i in places],
+        "next_observation": [stack(episode, i + 1, frame_stack, padding, zero, kept) for i in places],
+        "action": [episode.steps[i].action for i in places],
+        "reward": [episode.steps[i].reward for i in places],
+        "terminated": [episode.steps[i].terminated for i in places],
+        "truncated": truncated,
+    }
+
+
+def goals(episode: Episode, t: int, strategy: str, kept: Callable[[int], bool] = lambda t: True) -> list[int]:
+    """Rows of `episode` whose achieved goal may become the goal of step t."""
+    rows = list(range(t + 1, episode.rows))
+    if strategy == "final":
+        return rows[-1:]
+    if strategy == "episode":
+        earlier = 0
+        while earlier < t and kept(t - earlier - 1):
+            earlier += 1
+        return [*range(t - earlier, t + 1), *rows]
+    return rows
