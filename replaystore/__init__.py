@@ -38,7 +38,7 @@ from replaystore.schema.spaces import columns_from_agents, columns_from_env, col
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.schema.views import Episode, Hindsight, Sequence, Transition
 from replaystore.status import SnapshotReport, TableDescription, TableStats
-from replaystore.steps import UpdateCounts
+from replaystore.steps import DeleteCounts, UpdateCounts
 from replaystore.writer import Writer
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ __all__ = [
     "Constant",
     "Corruption",
     "DeadlineExceeded",
+    "DeleteCounts",
     "DiskFull",
     "Episode",
     "Exponential",

@@ -118,11 +118,11 @@ class SampleRequest:
             object.__setattr__(self, "columns", tuple(self.columns))
 
 
-def ids_of(step_ids: Any) -> npt.NDArray[np.int64]:
-    """Step ids from anything array-like, ``int64 (n,)``; InvalidArgument when it cannot be that."""
+def ids_of(step_ids: Any, name: str = "step_ids") -> npt.NDArray[np.int64]:
+    """Step ids from anything array-like, ``int64 (n,)``; InvalidArgument, which calls them `name`, when it cannot be that."""
     ids = np.asarray(step_ids)
     if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
-        raise InvalidArgument(f"step_ids must be one-dimensional whole numbers, got {ids.dtype} {ids.shape}")
+        raise InvalidArgument(f"{name} must be one-dimensional whole numbers, got {ids.dtype} {ids.shape}")
     return ids.astype(np.int64)
 
 

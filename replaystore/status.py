@@ -77,6 +77,11 @@ class TableStats:
         """Rows kept, closing rows counted in."""
         return self.next_step - self.first_step
 
+    def why_blocked(self) -> str:
+        """Whether inserting and sampling wait now, and why; a line each."""
+        sides = (("inserting", self.blocked_insert, self.waiting_inserts), ("sampling", self.blocked_sample, self.waiting_samples))
+        return "\n".join(f"{side} {'goes on' if why is None else f'waits: {why}'} ({waiting} waiting)" for side, why, waiting in sides)
+
     def to_json(self) -> dict[str, Any]:
         """The figures as a JSON object."""
         return dataclasses.asdict(self)

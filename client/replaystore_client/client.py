@@ -24,9 +24,10 @@ from replaystore.schema.selectors import FreeSelector, Selector
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.schema.views import Transition, View
 from replaystore.status import SnapshotReport, TableDescription, TableStats
-from replaystore.steps import UpdateCounts
+from replaystore.steps import DeleteCounts, UpdateCounts
 from replaystore.v1 import data_pb2 as data
 from replaystore.v1 import service_pb2 as pb
+from replaystore.wire.changes import encode_columns, encode_delete
 from replaystore.wire.framing import split
 from replaystore.wire.layout import arrays_of
 from replaystore.wire.methods import MAX_PARAMETERS_BYTES
@@ -345,7 +346,31 @@ class Client:
         counts = data.UpdateCounts.FromString(self._connection.unary("UpdatePriorities", message, self._timeout_s))
         return UpdateCounts(counts.applied, counts.gone, counts.rejected)
 
+    # -- changing rows that are there
+
+    def update_columns(self, name: str, step_ids: Any, values: Mapping[str, Any]) -> UpdateCounts:
+        """Writes columns declared with ``Column(..., writable=True)`` of rows that are there. See `Store.update_columns`."""
+        message = encode_columns(name, step_ids, values)
+        counts = data.UpdateCounts.FromString(self._connection.unary("UpdateColumns", message, self._timeout_s))
+        return UpdateCounts(counts.applied, counts.gone, counts.rejected)
+
+    def delete_steps(self, name: str, step_ids: Any = None, where: Filter | None = None) -> DeleteCounts:
+        """Deletes steps, by id or those that meet `where`: they are sampled no more from now on. See `Store.delete_steps`."""
+        return self._delete(encode_delete(name, episodes=False, numbers=step_ids, where=where))
+
+    def delete_episodes(self, name: str, episodes: Any = None, where: Filter | None = None) -> DeleteCounts:
+        """Deletes the rows of whole episodes, by number or those that meet `where`. See `Store.delete_episodes`."""
+        return self._delete(encode_delete(name, episodes=True, numbers=episodes, where=where))
+
+    def _delete(self, message: bytes) -> DeleteCounts:
+        counts = data.DeleteReply.FromString(self._connection.unary("Delete", message, self._timeout_s))
+        return DeleteCounts(counts.deleted, counts.gone)
+
     # -- reading
+
+    def why_blocked(self, name: str) -> str:
+        """Whether inserting and sampling wait now, and why: which limiter, its cursor and bounds, what is missing, and who must act."""
+        return self.stats(name).why_blocked()
 
     def read_steps(self, name: str, start: int, stop: int, columns: Sequence[str] | None = None) -> dict[str, Array]:
         """Rows [start, stop) as far as they are kept: ``step_id`` and an array per column; bookkeeping under ``meta/…``."""

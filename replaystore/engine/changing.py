@@ -17,10 +17,11 @@ import numpy.typing as npt
 from replaystore.core.episodes import EpisodeBook
 from replaystore.engine.drawing import Drawing
 from replaystore.engine.population import Population
-from replaystore.engine.removal import check_choice, episodes_that_pass, numbers, rows_of_episodes, steps_that_pass
+from replaystore.engine.removal import episodes_that_pass, rows_of_episodes, steps_that_pass
 from replaystore.engine.write_back import fitted, write
+from replaystore.sampling import ids_of
 from replaystore.schema.columns import Column
-from replaystore.schema.filters import Filter
+from replaystore.schema.filters import Filter, check_choice
 from replaystore.steps import DeleteCounts, UpdateCounts
 from replaystore.storage.table_files import TableFiles
 
@@ -59,7 +60,7 @@ class Changing:
             InvalidArgument: neither ids nor a filter, or both.
         """
         check_choice("step_ids", step_ids, where)
-        ids = np.unique(numbers("step_ids", [] if step_ids is None else step_ids))
+        ids = np.unique(ids_of([] if step_ids is None else step_ids))
         with self._change("delete"):
             if where is not None:
                 ids = steps_that_pass(self._population.rows(), where, self._drawing.facts())
@@ -76,7 +77,7 @@ class Changing:
             timeout_s: as above.
         """
         check_choice("episodes", episodes, where)
-        wanted, gone = numbers("episodes", [] if episodes is None else episodes), 0
+        wanted, gone = ids_of([] if episodes is None else episodes, "episodes"), 0
         with self._change("delete"):
             rows, facts = self._population.rows(), self._drawing.facts()
             if where is not None:
@@ -108,7 +109,7 @@ class Changing:
             InvalidArgument: a column that there is not, or that is not writable.
             SchemaMismatch: values that do not fit.
         """
-        ids = numbers("step_ids", step_ids)
+        ids = ids_of(step_ids)
         arrays = fitted(self._columns, ids, values)
         newest = min(int(ids.max(initial=-1)) + 1, self._files.next_step)
         with self._change("write"):

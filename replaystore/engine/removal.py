@@ -14,27 +14,9 @@ from replaystore.core.links import DELETED
 from replaystore.engine.conditions import Facts, finished_that_pass, passes, rows_back
 from replaystore.engine.invariants import STEP
 from replaystore.engine.rows import Rows
-from replaystore.errors import InvalidArgument
 from replaystore.schema.filters import Filter
 
 Ids = npt.NDArray[np.int64]
-
-
-def numbers(name: str, values: Any) -> Ids:
-    """Ids or numbers as int64, ``(n,)``; InvalidArgument when they are none."""
-    array = np.asarray(values)
-    if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):
-        raise InvalidArgument(f"{name} must be a one-dimensional array of whole numbers; got {array.dtype} {array.shape}")
-    return array.astype(np.int64)
-
-
-def check_choice(name: str, values: Any, where: Any) -> None:
-    """InvalidArgument unless either `values` or `where` says what is meant."""
-    if (values is None) == (where is None):
-        how = "neither" if values is None else "both"
-        raise InvalidArgument(f"pass either {name} or where=Filter(...) to say what is to be deleted; got {how}")
-    if where is not None and not isinstance(where, Filter):
-        raise InvalidArgument(f"where={where!r} must be a replaystore.Filter")
 
 
 def steps_that_pass(rows: Rows, where: Filter, facts: Facts) -> Ids:

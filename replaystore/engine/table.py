@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 from replaystore.batch import Batch
 from replaystore.core.episodes import Plan
-from replaystore.core.limiter import Limiter
 from replaystore.engine.appending import episode_arrays, step_arrays
 from replaystore.engine.buffers import BufferPool
 from replaystore.engine.changing import Changing
 from replaystore.engine.committing import Committing
 from replaystore.engine.drawing import Drawing, DrawnSample
+from replaystore.engine.limiting import Limiting
 from replaystore.engine.moment import Moment
 from replaystore.engine.pins import Pins
 from replaystore.engine.population import Population, anchors_needed
@@ -64,8 +64,6 @@ class Table:
         self._pins = Pins()
         self._buffers = BufferPool()
         self._closed = False
-        self._wanted = 1
-        """Anchors without which the sampler whose turn it was cannot go on; until they are there, inserts may."""
         opened = OpenTable(name, folder, mode, progress)
         self.config: TableConfig = opened.config
         self.recovered_steps = opened.files.next_step - opened.first_step
@@ -77,7 +75,7 @@ class Table:
         self._drawing = Drawing(self.config.columns, self._selectors, self._files, self._pins)
         self._drawing.counted = self._population.use_up
         # A store that is only read gets no inserts: a ratio would hold its readers back for ever.
-        self._limiter = Limiter(self.config.rate_limiter if mode == "rw" else MinSize())
+        self._limiting = Limiting(self.config.rate_limiter if mode == "rw" else MinSize(), self._files, self._population)
         self._committing = Committing(name, self._files, self._lock, self._pins, self._checkpoint)
         self.changing = Changing(
             self.config.columns, self._files, self._book, self._population, self._drawing, self._change, self._changed, self.wait_durable
@@ -145,7 +143,7 @@ class Table:
         return result
 
     def _may_insert(self, ticket: Ticket | None) -> bool:
-        return self.inserting.may_try(ticket) and self._limiter.may_insert(*self._counted(), self._wanted)
+        return self.inserting.may_try(ticket) and self._limiting.may_insert()
 
     def _apply(self, plan: Plan, now: float) -> None:
         files, block, runs = self._files, plan.block, plan.block.runs
@@ -171,12 +169,6 @@ class Table:
         newest = min(int(runs["policy_version"].max()), 2**63 - 2)
         files.state["version_count"] = max(files.state["version_count"], newest + 1)
         self._population.age(now)
-
-    def _counted(self) -> tuple[int, int, int, int]:
-        """Steps inserted, items sampled, both since the rate limiter was set; steps and anchors kept."""
-        state, population = self._files.state, self._population
-        since = state["inserted_steps"] - state["limiter_inserted"], state["sampled_items"] - state["limiter_sampled"]
-        return *since, population.steps, population.anchors
 
     # -- sampling
 
@@ -206,13 +198,13 @@ class Table:
         self._drawing.check(request)
         with self._lock:
             self._check_open()
-            self._limiter.check_sample(request.batch_size)
-            if not self.sampling.may_try(ticket) or not self._limiter.may_sample(*self._counted(), request.batch_size):
+            self._limiting.check_sample(request.batch_size)
+            if not self.sampling.may_try(ticket) or not self._limiting.may_sample(request.batch_size):
                 return None
             prepared = self._drawing.prepare(request, self._population.rows(), self._population.anchors)
-            self._wanted = 1
+            self._limiting.wanted = 1
             if prepared is None:
-                self._wanted = anchors_needed(request, self.config.selectors)
+                self._limiting.wanted = anchors_needed(request, self.config.selectors)
                 if ticket is not None:
                     self.sampling.step_aside(ticket)  # what others want may well be there
                 return None
@@ -348,21 +340,22 @@ class Table:
             )
 
     def _blocked_sample(self) -> str | None:
-        if self._population.anchors and self._limiter.may_sample(*self._counted(), 1):
+        n = self._limiting.asked if len(self.sampling) else 1
+        if self._population.anchors and self._limiting.may_sample(n):
             return None
-        return self.why_blocked("sample", 1)
+        return self.why_blocked("sample", n)
 
     def why_blocked(self, action: str, n: int = 1, request: SampleRequest | None = None) -> str:
         """One sentence: what stands in the way of inserting or of sampling `n` items, by how much, and who has to act."""
         with self._lock:
-            text = self._limiter.explain(*self._counted(), action=action, n=n, wanted=self._wanted)
-            if action == "insert" and self._limiter.may_insert(*self._counted(), self._wanted) and len(self.inserting):
+            text = self._limiting.explain(action, n)
+            if action == "insert" and self._limiting.may_insert() and len(self.inserting):
                 text = f"{len(self.inserting)} appends asked earlier, and go first. {text}"
             if action == "sample" and not self._population.anchors and self._population.steps:
                 text = (
                     "no step can be sampled yet: a step becomes an anchor when its stream's next row arrives; writers must go on. " + text
                 )
-            elif action == "sample" and self._limiter.may_sample(*self._counted(), n):
+            elif action == "sample" and self._limiting.may_sample(n):
                 why = None if request is None else self._drawing.why_not(request, self._population.rows(), self._population.anchors)
                 text = f"{why or f'{len(self.sampling)} samplers asked earlier'}. {text}"
             return f"table {self.name!r}: {text}"
@@ -389,7 +382,7 @@ class Table:
                 self._files.state.sync()
             self.config = config
             if rate_limiter is not None:
-                self._set_limiter(rate_limiter)
+                self._limiting.change(rate_limiter)
             self._population.retention = config.retention
             self._population.use_up_all()
             self._population.age(time.time())
@@ -398,13 +391,6 @@ class Table:
         self.inserting.notify()
         self.sampling.notify()
         return config
-
-    def _set_limiter(self, rate_limiter: RateLimiter) -> None:
-        """A new limiter counts from now on, as if what is there had just been inserted: what was sampled under another does not bind it."""
-        state = self._files.state
-        state["limiter_inserted"] = state["inserted_steps"] - min(self._population.steps, rate_limiter.min_size_to_sample)
-        state["limiter_sampled"] = state["sampled_items"]
-        self._limiter = Limiter(rate_limiter)
 
     # -- durability
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from replaystore.schema.filters import Filter
 from replaystore.schema.mixture import Mixture
 from replaystore.schema.selectors import FreeSelector
 from replaystore.schema.views import Transition, View
-from replaystore.steps import UpdateCounts
+from replaystore.steps import DeleteCounts, UpdateCounts
 
 Array = npt.NDArray[Any]
 
@@ -127,7 +128,61 @@ class TableVerbs:
         """Sets the priorities of steps; counts how many were applied, are gone (evicted) or were rejected (NaN, negative)."""
         return self.table(name).update_priorities(step_ids, priorities, selector)
 
+    # -- changing rows that are there
+
+    def update_columns(self, name: str, step_ids: Any, values: Mapping[str, Any]) -> UpdateCounts:
+        """Writes columns declared with ``Column(..., writable=True)`` of rows that are there: annotations, advantages, relabelled rewards.
+
+        Durable like inserts. A batch gathered at the same moment may hold old values or new ones. What an episode's return was is not
+        changed by rewards written later.
+
+        Args:
+            name: the table.
+            step_ids: ``(n,)`` integers; where one comes twice, its last value stays.
+            values: by column, ``(n, *shape)``, checked like what is appended.
+
+        Returns:
+            Rows written (`applied`), and ids that are evicted, unknown or deleted (`gone`).
+
+        Raises:
+            InvalidArgument: a column that there is not, or that is not writable.
+            SchemaMismatch: values that do not fit.
+        """
+        return self.table(name).changing.update_columns(step_ids, values)
+
+    def delete_steps(self, name: str, step_ids: Any = None, where: Filter | None = None) -> DeleteCounts:
+        """Deletes steps: they are sampled no more from now on, nor is a step whose next observation they hold; views end before them.
+
+        Durable like inserts. Their bytes go with their files.
+
+        Args:
+            name: the table.
+            step_ids: ``(n,)`` integers; closing rows may be among them.
+            where: instead of ids, every step that meets these conditions.
+
+        Returns:
+            Rows deleted now, and ids that were gone already.
+        """
+        return self.table(name).changing.delete_steps(step_ids, where)
+
+    def delete_episodes(self, name: str, episodes: Any = None, where: Filter | None = None) -> DeleteCounts:
+        """Deletes the rows of whole episodes, likewise. Rows that an episode gets later, while it goes on, stay.
+
+        Args:
+            name: the table.
+            episodes: ``(n,)`` numbers of episodes (``meta/episode``, or ``episode`` of `episodes`).
+            where: instead, every finished episode all of whose kept steps meet these conditions.
+
+        Returns:
+            Rows deleted now, and episodes of which nothing was left.
+        """
+        return self.table(name).changing.delete_episodes(episodes, where)
+
     # -- reading
+
+    def why_blocked(self, name: str) -> str:
+        """Whether inserting and sampling wait now, and why: which limiter, its cursor and bounds, what is missing, and who must act."""
+        return self.table(name).stats().why_blocked()
 
     def read_steps(self, name: str, start: int, stop: int, columns: Any = None) -> dict[str, Array]:
         """Rows [start, stop) as far as they are kept: ``step_id`` and an array per column; bookkeeping under ``meta/…``."""

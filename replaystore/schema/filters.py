@@ -76,6 +76,15 @@ class Filter:
 FILTERS: dict[str, type[Filter]] = {"Filter": Filter}
 
 
+def check_choice(name: str, numbers: Any, where: Any) -> None:
+    """InvalidArgument unless either `numbers`, called `name`, or a filter says what is to be deleted."""
+    if (numbers is None) == (where is None):
+        how = "neither" if numbers is None else "both"
+        raise InvalidArgument(f"pass either {name} or where=Filter(...) to say what is to be deleted; got {how}")
+    if where is not None and not isinstance(where, Filter):
+        raise InvalidArgument(f"where={where!r} must be a replaystore.Filter")
+
+
 def _actors(values: Any) -> tuple[int, ...]:
     chosen = (values,) if isinstance(values, int) else tuple(values) if isinstance(values, Iterable) else None
     if not chosen:

@@ -16,6 +16,7 @@ from replaystore.server.translate import Call
 from replaystore.server.waiting import bounded_wait, in_thread
 from replaystore.v1 import data_pb2 as data
 from replaystore.v1 import service_pb2 as pb
+from replaystore.wire.changes import decode_columns, decode_delete
 from replaystore.wire.layout import encode_arrays
 from replaystore.wire.methods import PART_BYTES
 from replaystore.wire.records import decode_changes, encode_description, encode_report, encode_stats, parse_config
@@ -95,6 +96,21 @@ class ControlService:
     async def get_server_info(self, request: Any) -> Any:
         """GetServerInfo."""
         return self._info
+
+    async def update_columns(self, message: bytes, call: Call) -> bytes:
+        """UpdateColumns."""
+        name, step_ids, values = decode_columns(message)
+        table = self._store.table(name)
+        counts = await self._run(lambda: table.changing.update_columns(step_ids, values, self._options.max_wait_s))
+        return bytes(data.UpdateCounts(applied=counts.applied, gone=counts.gone, rejected=counts.rejected).SerializeToString())
+
+    async def delete(self, message: bytes, call: Call) -> bytes:
+        """Delete."""
+        asked = decode_delete(message)
+        changing = self._store.table(asked.table).changing
+        act = changing.delete_episodes if asked.episodes else changing.delete_steps
+        counts = await self._run(lambda: act(asked.numbers, asked.where, self._options.max_wait_s))
+        return bytes(data.DeleteReply(deleted=counts.deleted, gone=counts.gone).SerializeToString())
 
     async def read_steps(self, message: bytes, call: Call) -> None:
         """ReadSteps, a few megabytes per message."""

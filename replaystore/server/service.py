@@ -117,6 +117,8 @@ class Server:
         return {
             **handlers,
             "UpdatePriorities": grpc.unary_unary_rpc_method_handler(guard(sample.update_priorities)),
+            "UpdateColumns": grpc.unary_unary_rpc_method_handler(guard(control.update_columns)),
+            "Delete": grpc.unary_unary_rpc_method_handler(guard(control.delete)),
             "Append": grpc.stream_stream_rpc_method_handler(guard(append.append)),
             "Sample": grpc.stream_stream_rpc_method_handler(guard(sample.sample)),
             "ReadSteps": grpc.unary_stream_rpc_method_handler(guard(control.read_steps)),

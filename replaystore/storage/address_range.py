@@ -10,12 +10,13 @@ import ctypes
 import mmap
 import os
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.errors import StorageError
+from replaystore.errors import Corruption, StorageError
 from replaystore.storage import calls
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -77,3 +78,23 @@ class AddressRange:
         if self._address:
             _libc.munmap(self._address, self._size_bytes)
             self._address = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Addresses for a column's rows, with its files mapped into them."""
+
+    origin: int
+    rows: int
+    addresses: AddressRange
+    attached: dict[int, tuple[int, int]]
+    """Device and inode by chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What something outside has done to a chunk file."""
+
+    error: Corruption
+    still_served: bool
+    """Whether the mapping still has the rows; if not, touching them would kill the process."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from replaystore.errors import Corruption, StorageError
 from replaystore.storage import calls
-from replaystore.storage.address_range import AddressRange
+from replaystore.storage.address_range import AddressRange, Change, Reservation
 from replaystore.storage.files import explain, storage_errors
 from replaystore.storage.layout import ArrayLayout
 
@@ -26,26 +25,6 @@ RESERVED_BYTES = 1 << 38
 MIN_WINDOW_CHUNKS = 8
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """Addresses for a column's rows, with its files mapped into them."""
-
-    origin: int
-    rows: int
-    addresses: AddressRange
-    attached: dict[int, tuple[int, int]]
-    """Device and inode by chunk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What something outside has done to a chunk file."""
-
-    error: Corruption
-    still_served: bool
-    """Whether the mapping still has the rows; if not, touching them would kill the process."""
 
 
 class StoredColumn:

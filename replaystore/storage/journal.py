@@ -59,9 +59,9 @@ class BatchRecord:
     @classmethod
     def unpack(cls, payload: bytes) -> BatchRecord:
         """The inverse of `pack`."""
-        fixed = _BATCH.unpack_from(payload)
+        sequence, first_step, rows, episodes, crc, writable_crc = _BATCH.unpack_from(payload)
         seeds = tuple((episode, seed) for episode, seed in _SEED.iter_unpack(payload[_BATCH.size :]))
-        return cls(*fixed, seeds)
+        return cls(sequence, first_step, rows, episodes, crc, writable_crc, seeds)
 
 
 @dataclass(frozen=True, slots=True)

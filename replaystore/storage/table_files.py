@@ -18,8 +18,9 @@ from crc32c import crc32c
 
 from replaystore.errors import AlreadyExists, Corruption, DiskFull
 from replaystore.storage import calls
+from replaystore.storage.address_range import Change
 from replaystore.storage.checksums import Checksums
-from replaystore.storage.column import Change, ColumnSet
+from replaystore.storage.column import ColumnSet
 from replaystore.storage.files import read_json, storage_errors
 from replaystore.storage.journal import BatchRecord, Journal, Recovered
 from replaystore.storage.layout import FORMAT_VERSION, PRIVATE_FOLDER, ArrayLayout, episode_arrays

@@ -24,7 +24,7 @@ def test_importing_is_light(package: str) -> None:
 
 def test_the_public_names_are_these() -> None:
     expected = """
-        AlreadyExists Batch Column Corruption DeadlineExceeded DiskFull InvalidArgument Locked MinSize NotFound NotReady Overloaded
+        AlreadyExists Batch Column Corruption DeadlineExceeded DeleteCounts DiskFull InvalidArgument Locked MinSize NotFound NotReady Overloaded
         PermissionDenied Prioritized ReplayStoreError Retention SampleToInsertRatio SchemaMismatch SnapshotReport StorageError
         TableConfig TableDescription TableStats Transition Uniform UpdateCounts Writer columns_from_env columns_from_space open
     """

@@ -1,0 +1,51 @@
+"""The rate limiter of one table, with its counters: who may go on now, and if not, why. Under the table's lock."""
+
+from __future__ import annotations
+
+from replaystore.core.limiter import Limiter
+from replaystore.engine.population import Population
+from replaystore.schema.limiters import RateLimiter
+from replaystore.storage.table_files import TableFiles
+
+
+class Limiting:
+    """A `Limiter` and the counters that it decides by: those of the state page, and what the table holds."""
+
+    def __init__(self, config: RateLimiter, files: TableFiles, population: Population) -> None:
+        self._limiter, self._files, self._population = Limiter(config), files, population
+        self.wanted = 1
+        """Anchors without which the sampler whose turn it was cannot go on; until they are there, inserts may."""
+        self.asked = 1
+        """Items that the sampler wanted which was held back last."""
+
+    def change(self, config: RateLimiter) -> None:
+        """A new limiter counts from now on, as if what is there had just been inserted: what was sampled under another does not bind it."""
+        state = self._files.state
+        state["limiter_inserted"] = state["inserted_steps"] - min(self._population.steps, config.min_size_to_sample)
+        state["limiter_sampled"] = state["sampled_items"]
+        self._limiter = Limiter(config)
+
+    def _counted(self) -> tuple[int, int, int, int]:
+        """Steps inserted, items sampled, both since the limiter was set; steps and anchors kept."""
+        state, population = self._files.state, self._population
+        since = state["inserted_steps"] - state["limiter_inserted"], state["sampled_items"] - state["limiter_sampled"]
+        return *since, population.steps, population.anchors
+
+    def check_sample(self, n: int) -> None:
+        """See `Limiter.check_sample`."""
+        self._limiter.check_sample(n)
+
+    def may_insert(self) -> bool:
+        """Whether a block may come in."""
+        return self._limiter.may_insert(*self._counted(), self.wanted)
+
+    def may_sample(self, n: int) -> bool:
+        """Whether `n` items may be drawn; what is refused is remembered, to say what a waiting sampler waits for."""
+        allowed = self._limiter.may_sample(*self._counted(), n)
+        if not allowed:
+            self.asked = n
+        return allowed
+
+    def explain(self, action: str, n: int) -> str:
+        """See `Limiter.explain`."""
+        return self._limiter.explain(*self._counted(), action=action, n=n, wanted=self.wanted)
