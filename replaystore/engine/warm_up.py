@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from replaystore.sampling import SampleRequest
 from replaystore.schema.columns import Column
 from replaystore.schema.selectors import Prioritized, Uniform
 from replaystore.schema.table_config import Retention, TableConfig
-from replaystore.schema.views import Transition
-from replaystore.steps import RUN_DTYPE, StepBlock
+from replaystore.schema.views import Episode, Hindsight, Sequence, Transition, View
+from replaystore.steps import RUN_DTYPE, TERMINATED, StepBlock
 
 
 def warm_up() -> None:
@@ -27,9 +28,15 @@ def warm_up() -> None:
         for episode in (1, 2):
             runs = np.zeros(1, RUN_DTYPE)
             runs["episode"], runs["rows"], runs["seed"] = episode, 15, -1
+            runs["ending"] = TERMINATED if episode == 2 else 0
             arrays = {name: np.zeros((15, *column.shape), column.dtype) for name, column in config.columns.items()}
+            arrays["terminated"][-1] = episode == 2
             table.append(StepBlock(arrays, runs), 1.0)
         for selector in ("p", "u"):
             batch = table.sample(SampleRequest(4, Transition(n_step=2, frame_stack=2), selector), 1.0)
         table.update_priorities(batch.step_ids, np.ones(4), "p")
+        goals = Hindsight(Transition((1, 2)), achieved="observation", desired="observation")
+        views: tuple[View, ...] = (Sequence(2, frame_stack=2), Episode(), Episode(packed=True), goals, replace(goals, strategy="random"))
+        for view in views:
+            table.sample(SampleRequest(4, view, Uniform()), 1.0)
         table.close()
