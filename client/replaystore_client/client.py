@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.batch import Batch, RewardFunction
+from replaystore.batch import Batch, RewardFunction, check_reward_function
 from replaystore.errors import InvalidArgument
 from replaystore.federated.sampler import MixtureSampler, sample_mixture
 from replaystore.sample_log import Log
@@ -217,6 +217,7 @@ class Client:
         where: Filter | None = None,
         normalise: str = "batch",
         timeout_s: float | None = None,
+        reward_fn: RewardFunction | None = None,
     ) -> Batch:
         """Draws a batch. A `sampler` is faster for many.
 
@@ -231,6 +232,7 @@ class Client:
             where: draws only anchors that pass this filter; probabilities are those among them.
             normalise: divides the weights by the batch's largest, or (``"table"``) by the largest that any anchor could have.
             timeout_s: how long to wait for the rate limiter.
+            reward_fn: gives `Hindsight` batches their rewards: ``reward_fn(achieved_goal, desired_goal, info)``, called once.
 
         Raises:
             NotReady: the rate limiter blocked for `timeout_s`; the text says why and who has to act.
@@ -240,10 +242,12 @@ class Client:
         if isinstance(name, Mixture):
             return sample_mixture(
                 self, name, batch_size, view=view, beta=beta, seed=seed, selector=selector, columns=columns, where=where,
-                normalise=normalise, timeout_s=limit,
+                normalise=normalise, timeout_s=limit, reward_fn=reward_fn,
             )  # fmt: skip
         request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, _names(columns), where, normalise)
-        return self._ask(request, encode_sample_request(1, encode_query(name, request), beta, seed, limit), limit)
+        check_reward_function(request.view, reward_fn)
+        batch = self._ask(request, encode_sample_request(1, encode_query(name, request), beta, seed, limit), limit)
+        return batch if reward_fn is None else batch.relabel(reward_fn)
 
     def sample_at(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from replaystore.batch import Batch, RewardFunction
+from replaystore.batch import Batch, RewardFunction, check_reward_function
 from replaystore.engine.sampler import EmbeddedSampler
 from replaystore.engine.table import Table
 from replaystore.federated.sampler import MixtureSampler, sample_mixture
@@ -44,6 +44,7 @@ class TableVerbs:
         where: Filter | None = None,
         normalise: str = "batch",
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        reward_fn: RewardFunction | None = None,
     ) -> Batch:
         """Draws a batch.
 
@@ -58,6 +59,7 @@ class TableVerbs:
             where: draws only anchors that pass this filter; probabilities are those among them.
             normalise: divides the weights by the batch's largest, or (``"table"``) by the largest that any anchor could have.
             timeout_s: how long to wait for the rate limiter.
+            reward_fn: gives `Hindsight` batches their rewards: ``reward_fn(achieved_goal, desired_goal, info)``, called once.
 
         Raises:
             NotReady: the rate limiter blocked for `timeout_s`; the text says why and who has to act.
@@ -65,11 +67,12 @@ class TableVerbs:
         if isinstance(name, Mixture):
             return sample_mixture(
                 self, name, batch_size, view=view, beta=beta, seed=seed, selector=selector, columns=columns, where=where,
-                normalise=normalise, timeout_s=timeout_s,
+                normalise=normalise, timeout_s=timeout_s, reward_fn=reward_fn,
             )  # fmt: skip
-        return self.table(name).sample(
-            SampleRequest(batch_size, view or Transition(), selector, beta, seed, columns, where, normalise), timeout_s
-        )
+        request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, columns, where, normalise)
+        check_reward_function(request.view, reward_fn)
+        batch = self.table(name).sample(request, timeout_s)
+        return batch if reward_fn is None else batch.relabel(reward_fn)
 
     def sample_at(
         self,
