@@ -129,7 +129,7 @@ class DecayTree(RingTree):
 
     __slots__ = ("_newest", "_rate", "_total")
 
-    EMPTY = (np.float64(0.0), np.int64(0))
+    EMPTY = ((np.float64, 0.0), (np.int64, 0.0))
     LEAVES = (np.float32, np.int32, np.uint8)
 
     def __init__(self, half_life: float | None) -> None:

@@ -174,7 +174,7 @@ class ExtremumTree(RingTree):
 
     __slots__ = ("_sign", "_top")
 
-    EMPTY = (_NONE,)
+    EMPTY = ((np.float32, -np.inf),)
 
     def __init__(self, largest: bool) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ Leaves = npt.NDArray[np.float32]
 
 
 @kernel
-def clear_new(nodes: Any, bases: Any, masks: Any, first: int, old_stop: int, stop: int, empty: Any) -> None:
+def clear_new(nodes: Any, bases: Any, masks: Any, first: int, old_stop: int, stop: int, empty: float) -> None:
     """Empties the nodes that [old_stop, stop) adds to the window: their places may hold what was dropped long ago."""
     for level in range(1, bases.shape[0]):
         begin = first >> (6 * level)
@@ -87,8 +87,8 @@ class RingTree:
 
     __slots__ = ("_bases", "_first", "_masks", "_rings", "_stop")
 
-    EMPTY: ClassVar[tuple[np.generic, ...]]
-    """A node that covers nothing: one value for each array of nodes."""
+    EMPTY: ClassVar[tuple[tuple[type[np.generic], float], ...]]
+    """The arrays of nodes: for each its type, and the value of a node that covers nothing."""
 
     LEAVES: ClassVar[tuple[type[np.generic], ...]] = (np.float32,)
     """Types of leaves."""
@@ -121,7 +121,7 @@ class RingTree:
         levels = len(self._bases)
         if self._needed() > self._masks[1] + 1:
             self._double(old_stop)
-        for nodes, empty in zip(self._rings, self.EMPTY, strict=True):
+        for nodes, (_, empty) in zip(self._rings, self.EMPTY, strict=True):
             clear_new(nodes, self._bases, self._masks, self._first, old_stop, stop, empty)
         if len(self._bases) > levels and old_stop > self._first:
             self._check(leaves, origin)
@@ -184,7 +184,7 @@ class RingTree:
         self._masks = np.array(sizes, np.int64) - 1
         self._bases = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
         self._rings: tuple[npt.NDArray[Any], ...] = tuple(
-            np.full(sum(sizes), empty) if empty else np.zeros(sum(sizes), empty.dtype) for empty in self.EMPTY
+            np.full(sum(sizes), empty, kind) if empty else np.zeros(sum(sizes), kind) for kind, empty in self.EMPTY
         )
 
     def _double(self, old_stop: int) -> None:

@@ -24,7 +24,7 @@ class SumTree(RingTree):
 
     __slots__ = ("_total",)
 
-    EMPTY = (np.float64(0.0),)
+    EMPTY = ((np.float64, 0.0),)
 
     def __init__(self) -> None:
         super().__init__()

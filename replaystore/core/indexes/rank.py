@@ -80,9 +80,9 @@ class RankIndex:
         """The leaves of `ids`, ``int64[n]``, changed: entered, updated or left (0). Ids outside the window are passed over."""
         self._check(leaves, origin)
         ids = np.ascontiguousarray(ids, np.int64)
-        steps = self._stop - self._first
-        if (needed := min(self._size + len(ids), steps)) > len(self._keys):
-            room = min(max(needed, self._size // 4 * 5), steps)
+        needed = min(self._size + len(ids), self._stop - self._first)
+        if needed > len(self._keys):
+            room = min(max(needed, self._size // 4 * 5), len(self._places))
             keys, slots = self._keys, self._slots
             self._keys, self._slots = np.empty(room, np.float32), np.empty(room, np.uint32)
             self._keys[: self._size], self._slots[: self._size] = keys[: self._size], slots[: self._size]
