@@ -13,6 +13,9 @@ import replaystore as rs
 from replaystore.steps import OPEN, RUN_DTYPE, TERMINATED, StepBlock
 from tests.naive import Episode, Step
 
+CONTEXT_ROWS = 1024
+"""Spent rows that stay before the oldest step left."""
+
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
@@ -58,6 +61,10 @@ def reward(episode: int, t: int) -> float:
     return float((3 * episode + t) % 7 - 3)
 
 
+def episode_note(episode: int, t: int) -> int:
+    return (7 * episode + t) % 100
+
+
 def flags(piece: Piece, t: int) -> tuple[bool, bool]:
     """Terminated and truncated of row t, which may be the closing row."""
     closing = piece.ending != OPEN and t == piece.first + piece.rows - 1
@@ -76,6 +83,7 @@ def block_of(pieces: list[Piece]) -> StepBlock:
         "reward": np.array([reward(p.episode, t) if is_step else 0 for (p, t), is_step in zip(places, real, strict=True)], "f4"),
         "terminated": np.array([flags(p, t)[0] for p, t in places], bool),
         "truncated": np.array([flags(p, t)[1] for p, t in places], bool),
+        "note": np.array([episode_note(p.episode, t) for p, t in places], "i2"),
     }
     runs = np.array([(p.episode, p.first, p.rows, p.ending, p.episode % 5, p.episode % 3 - 1) for p in pieces], RUN_DTYPE)
     return StepBlock(columns, runs, 7)
@@ -112,6 +120,10 @@ class Model:
     since: tuple[int, int] = (0, 0)
     """Inserted and sampled that the limiter does not count."""
     highest: float = 0.0
+    removed: dict[int, int] = field(default_factory=dict)
+    """1 deleted, 2 used up; other rows are not in it."""
+    notes: dict[int, int] = field(default_factory=dict)
+    """What was written into rows that were there."""
 
     def __post_init__(self) -> None:
         self.highest = self.mass(1.0)
@@ -133,12 +145,27 @@ class Model:
 
     @property
     def size(self) -> int:
-        return sum(row.kind == 0 for row in self.rows[self.first :])
+        return sum(row.kind == 0 and step not in self.removed for step, row in enumerate(self.rows[self.first :], self.first))
 
     def successor(self, step: int) -> int:
         row = self.rows[step]
         later = self.ids[row.episode][row.t + 1 :]
-        return later[0] - step if later else 0
+        if not later or 1 in (self.removed.get(step), self.removed.get(later[0])):
+            return 0
+        return step - later[0] if self.removed.get(step) == 2 else later[0] - step
+
+    def note(self, step: int) -> int:
+        return self.notes.get(step, episode_note(self.rows[step].episode, self.rows[step].t))
+
+    def cut(self, step: int) -> tuple[Episode, int]:
+        """The episode of a step as far as it goes until a row that was deleted, and the place of the last such row before the step."""
+        row = self.rows[step]
+        gone = [t for t, other in enumerate(self.ids[row.episode]) if self.removed.get(other) == 1]
+        episode = self.episodes[row.episode]
+        ahead = [t for t in gone if t > row.t]
+        return (replace(episode, steps=episode.steps[: ahead[0]], ended=False) if ahead else episode), max(
+            [t for t in gone if t < row.t], default=-1
+        )
 
     # -- the limiter
 
@@ -152,7 +179,7 @@ class Model:
 
     def may_insert(self) -> bool:
         least, ratio, _, high = self._bounds()
-        return self.size < least or (self.inserted + 1 - self.since[0]) * ratio - (self.sampled - self.since[1]) <= high
+        return self.size < least or not self.masses or (self.inserted + 1 - self.since[0]) * ratio - (self.sampled - self.since[1]) <= high
 
     def may_sample(self, n: int, prioritized: bool) -> bool:
         least, ratio, low, _ = self._bounds()
@@ -175,8 +202,8 @@ class Model:
                     continue
                 self._row(piece, t, episode, ids)
                 applied += 1
-        if self.config.retention.max_steps is not None:
-            self.evict(len(self.rows) - self.config.retention.max_steps)
+        if applied:
+            self.age()
         return applied, duplicates
 
     def _row(self, piece: Piece, t: int, episode: Episode, ids: list[int]) -> None:
@@ -197,8 +224,54 @@ class Model:
             self.finished.append(Finished(piece.episode, first, step, len(episode.steps), total, piece.ending, piece.episode % 3 - 1))
         self.rows.append(Row(piece.episode, t, seen, did, earned, terminated, truncated, int(not is_step), before))
         ids.append(step)
-        if before >= self.first:  # it has become an anchor
+        if before >= self.first and before not in self.removed:  # it has become an anchor
             self.masses[before] = self.highest
+
+    def age(self) -> None:
+        """What retention takes."""
+        retention = self.config.retention
+        if self.first < len(self.rows) and (retention.max_times_sampled is not None or self.removed.get(self.first)):
+            head = self.first
+            while head < len(self.rows) and self.spent(head):
+                head += 1
+            self.evict(head - CONTEXT_ROWS)
+        if retention.max_steps is not None:
+            self.evict(len(self.rows) - retention.max_steps)
+
+    def spent(self, step: int) -> bool:
+        """Whether it can be sampled no more."""
+        row = self.rows[step]
+        newest = row.episode in self.open and self.ids[row.episode][-1] == step
+        return row.kind == 1 or step in self.removed or (step not in self.masses and not newest)
+
+    def draw(self, ids: list[int]) -> None:
+        """Anchors that were drawn; some were drawn for the last time."""
+        self.sampled += len(ids)
+        self.drawn.update(ids)
+        self.use_up(set(ids))
+
+    def use_up(self, ids: set[int]) -> None:
+        most = self.config.retention.max_times_sampled
+        for step in ids:
+            if most is not None and self.drawn[step] >= most:
+                self.removed[step] = 2
+                del self.masses[step]
+
+    def delete(self, ids: set[int]) -> int:
+        """Rows that were there."""
+        there = {step for step in ids if self.first <= step < len(self.rows) and self.removed.get(step) != 1}
+        for step in there:
+            self.removed[step] = 1
+            self.masses.pop(step, None)
+            self.masses.pop(self.rows[step].previous, None)
+        self.age()
+        return len(there)
+
+    def write(self, ids: list[int], values: list[int]) -> tuple[int, int]:
+        """Rows written, and ids that are gone."""
+        there = [self.first <= step < len(self.rows) and self.removed.get(step) != 1 for step in ids]
+        self.notes.update({step: value for step, value, good in zip(ids, values, there, strict=True) if good})
+        return sum(there), len(ids) - sum(there)
 
     def evict(self, first: int) -> None:
         for step in range(self.first, first):
@@ -231,8 +304,8 @@ class Model:
         if after != before:
             self.masses = {step: under(mass, before, after) for step, mass in self.masses.items()}
             self.highest = under(self.highest, before, after)
-        if self.config.retention.max_steps is not None:
-            self.evict(len(self.rows) - self.config.retention.max_steps)
+        self.use_up(set(self.masses))
+        self.age()
 
 
 def bounded(base: float, alpha: float) -> float:

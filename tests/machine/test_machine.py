@@ -23,7 +23,7 @@ from tests.naive import transition
 
 from .model import LARGEST, Model, Piece, block_of
 
-COLUMNS = {"observation": rs.Column((2,)), "action": rs.Column((), "int64")}
+COLUMNS = {"observation": rs.Column((2,)), "action": rs.Column((), "int64"), "note": rs.Column((), "int16", writable=True)}
 STREAMS = 3
 EXAMPLES = int(os.environ.get("REPLAYSTORE_MACHINE", "60"))
 """How many stories to play; some thousand make a night of it."""
@@ -34,7 +34,7 @@ LIMITERS = st.one_of(
     st.builds(rs.MinSize, st.sampled_from([1, 5, 8])),
     st.builds(rs.SampleToInsertRatio, st.sampled_from([0.5, 1.0, 4.0]), st.sampled_from([1, 8]), st.just(64.0)),
 )
-RETENTIONS = st.builds(rs.Retention, st.sampled_from([None, 8, 30, 100, 2500]))
+RETENTIONS = st.builds(rs.Retention, st.sampled_from([None, 8, 30, 100, 2500]), max_times_sampled=st.sampled_from([None, None, 4, 9]))
 PRIORITIZED = st.builds(rs.Prioritized, st.sampled_from([0.0, 0.1, 0.6, 1.0, 8.0]), st.sampled_from([0.0, 1e-6, 0.5]))
 VIEWS = st.builds(
     rs.Transition,
@@ -185,11 +185,11 @@ class TableMachine(RuleBasedStateMachine):
         model = self.model
         ids = batch.step_ids.tolist()
         assert set(ids) <= model.masses.keys()
-        model.sampled += len(ids)
-        model.drawn.update(ids)
+        masses = dict(model.masses)
         total = sum(model.masses.values())
         chances = np.array([model.masses[step] / total if prioritized else 1 / len(model.masses) for step in ids])
         assert (chances > 0).all()
+        drawn = model.drawn + Counter(ids)
         np.testing.assert_allclose(batch.probabilities, chances, rtol=1e-4)
         weights = (len(model.masses) * chances) ** -beta
         np.testing.assert_allclose(batch.weights, weights / weights.max(), rtol=1e-3)
@@ -197,23 +197,26 @@ class TableMachine(RuleBasedStateMachine):
         for item, step in enumerate(ids):
             row = model.rows[step]
             places = model.ids[row.episode]
+            episode, behind = model.cut(step)
             expected = transition(
-                model.episodes[row.episode],
+                episode,
                 row.t,
                 n_step=view.n_step,
                 gamma=view.gamma,
                 frame_stack=view.frame_stack,
                 padding=view.padding,
                 zero=lambda frame: (0, 0),
-                kept=lambda t, places=places: places[t] >= model.first,
+                kept=lambda t, places=places, behind=behind: places[t] >= model.first and t > behind,
             )
             for name, value in expected.items():
                 np.testing.assert_allclose(batch[name][item], np.asarray(value), rtol=1e-6, err_msg=f"{name} of step {step}")
-            priority = 1.0 if not prioritized or alpha == 0 else model.masses[step] ** (1 / alpha) - epsilon
+            priority = 1.0 if not prioritized or alpha == 0 else masses[step] ** (1 / alpha) - epsilon
             assert float(batch.priorities[item]) == pytest.approx(min(max(priority, 0), LARGEST), rel=1e-3, abs=1e-5)
-            assert batch.times_sampled[item] == model.drawn[step]
+            assert batch.times_sampled[item] == drawn[step]
+            assert batch["note"][item] == model.note(step)
             assert batch.ages[item] == len(model.rows) - step
             assert batch.policy_version[item] == row.episode % 5
+        model.draw(ids)
 
     @rule(
         places=st.lists(st.integers(-3, 40), min_size=1, max_size=8),
@@ -227,6 +230,42 @@ class TableMachine(RuleBasedStateMachine):
         assert (counts.applied, counts.gone, counts.rejected) == self.model.update(ids, values)
 
     # -- changing
+
+    @rule(back=st.lists(st.integers(-2, 30), min_size=1, max_size=6))
+    def delete_steps(self, back: list[int]) -> None:
+        assert self.store is not None
+        ids = {len(self.model.rows) - place for place in back} | {self.model.first}
+        counts = self.store.delete_steps("t", list(ids))
+        deleted = self.model.delete(ids)
+        assert (counts.deleted, counts.gone) == (deleted, len(ids) - deleted)
+
+    @rule(which=st.integers(0, 5), finished=st.booleans())
+    def delete_episode(self, which: int, finished: bool) -> None:
+        assert self.store is not None
+        numbers = [done.episode for done in self.model.finished[-6:]] if finished else sorted(self.model.open)
+        if numbers:
+            episode = numbers[which % len(numbers)]
+            ids = {step for step in self.model.ids[episode] if step >= self.model.first and self.model.removed.get(step) != 1}
+            counts = self.store.delete_episodes("t", [episode])
+            assert (counts.deleted, counts.gone) == (len(ids), int(not ids))
+            self.model.delete(ids)
+
+    @rule(length=st.integers(0, 3))
+    def delete_short_episodes(self, length: int) -> None:
+        assert self.store is not None
+        model = self.model
+        short = [done for done in model.finished if done.length <= length and done.last_step >= model.first]
+        ids = {step for done in short for step in model.ids[done.episode] if step >= model.first and model.removed.get(step) != 1}
+        assert self.store.delete_episodes("t", where=rs.Filter(max_length=length)).deleted == len(ids)
+        model.delete(ids)
+
+    @rule(places=st.lists(st.integers(-2, 40), min_size=1, max_size=8), value=st.integers(-1000, 1000))
+    def write_notes(self, places: list[int], value: int) -> None:
+        assert self.store is not None
+        ids = [len(self.model.rows) - place for place in places] + [-1, 0]
+        values = [value + i for i in range(len(ids))]
+        counts = self.store.update_columns("t", ids, {"note": values})
+        assert (counts.applied, counts.gone) == self.model.write(ids, values)
 
     @rule(change=CHANGES)
     def alter(self, change: Any) -> None:
@@ -325,7 +364,7 @@ class TableMachine(RuleBasedStateMachine):
         """Every row, link, priority and count, and every finished episode."""
         assert self.store is not None
         model = self.model
-        live = ["replay/successor", "replay/priority.td", "replay/times_sampled"]
+        live = ["replay/successor", "replay/priority.td", "replay/times_sampled", "replay/removed", "note"]
         names = ["observation", "action", "reward", "terminated", "truncated", *live]
         meta = {"meta/episode": "episode", "meta/step_in_episode": "t", "meta/kind": "kind", "meta/previous": "previous"}
         found = self.store.read_steps("t", -5, 1 << 40, [*names, *meta])
@@ -335,6 +374,8 @@ class TableMachine(RuleBasedStateMachine):
         for name in (*names[:5], *meta):
             wanted = [getattr(row, meta.get(name, name)) for row in kept]
             np.testing.assert_array_equal(found[name], np.array(wanted).reshape(found[name].shape), err_msg=name)
+        assert found["replay/removed"].tolist() == [model.removed.get(step, 0) for step in ids]
+        assert found["note"].tolist() == [model.note(step) for step in ids]
         assert found["replay/successor"].tolist() == [model.successor(step) for step in ids]
         masses = [model.masses.get(step, 0.0) for step in ids]
         np.testing.assert_allclose(found["replay/priority.td"], masses, rtol=1e-4)
