@@ -107,10 +107,9 @@ class SampleRequest:
             raise InvalidArgument(f"view {self.view!r} must be a replaystore view, for example replaystore.Transition(n_step=3)")
         rows = self.view.rows
         if self.batch_size * rows > MAX_ROWS_WALKED:
-            most = MAX_ROWS_WALKED // rows
             raise InvalidArgument(
                 f"batch_size={self.batch_size} items of {rows} rows each (steps and stacked frames) are {self.batch_size * rows} rows, a "
-                f"batch walks over at most {MAX_ROWS_WALKED}: ask for " + (f"at most {most} items" if most else "shorter ones")
+                f"batch walks over at most {MAX_ROWS_WALKED}: ask for at most {MAX_ROWS_WALKED // rows} items"
             )
         if self.columns is not None:
             if isinstance(self.columns, str):
