@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from replaystore.core.limiter import Limiter
 from replaystore.errors import InvalidArgument
-from replaystore.schema.limiters import MinSize, SampleToInsertRatio
+from replaystore.schema.limiters import MinSize, Queue, RateLimiter, SampleToInsertRatio, Stack
 
 
 def test_min_size_holds_samples_back_and_never_inserts() -> None:
@@ -134,3 +135,157 @@ def test_who_need_not_wait_is_told_so(config: MinSize | SampleToInsertRatio, act
 def test_an_unknown_action_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="action='peek'"):
         Limiter(MinSize(1)).explain(0, 0, 0, 0, action="peek")
+
+
+def test_nothing_to_sample_lets_inserts_pass() -> None:
+    """A deletion may leave steps but no anchors, and a selector may want more distinct anchors than there are."""
+    limiter = Limiter(SampleToInsertRatio(1.0, 1, 2.0))
+    assert not limiter.may_insert(3, 0, 3, 2)
+    assert limiter.may_insert(3, 0, 3, 0)
+    assert limiter.may_insert(3, 0, 3, 2, wanted=3)
+    assert "lets this insert through" in limiter.explain(3, 0, 3, 0, action="insert")
+
+
+@pytest.mark.parametrize("kind", [Queue, Stack])
+def test_a_queue_counts_anchors(kind: type[Queue] | type[Stack]) -> None:
+    limiter, name = Limiter(kind(3)), kind.__name__
+    assert [limiter.may_insert(100, 0, 50, anchors) for anchors in (0, 2, 3, 9)] == [True, True, False, False]
+    assert [limiter.may_sample(100, 0, 50, anchors, 2) for anchors in (0, 1, 2, 9)] == [False, False, True, True]
+    assert limiter.explain(9, 4, 5, 4, action="insert") == (
+        f"{name} holds inserts back: cursor 4 (anchors that wait to be sampled), bounds 0 to size=3; learners must sample 2 more items"
+    )
+    assert limiter.explain(9, 4, 5, 1, action="sample", n=3) == (
+        f"{name} holds sampling back: cursor 1 (anchors that wait to be sampled), bounds 0 to size=3; 3 items are wanted: actors must "
+        "insert 2 more steps (a step counts once the next row of its stream is there)"
+    )
+    assert "lets this insert through" in limiter.explain(9, 4, 5, 2, action="insert")
+    assert "lets this sample through" in limiter.explain(9, 4, 5, 2, action="sample", n=2)
+    limiter.check_sample(3)
+    with pytest.raises(
+        InvalidArgument, match=rf"batch_size=4 would wait for ever under {name}: .* alter_table\(rate_limiter={name}\(4\)\)"
+    ):
+        limiter.check_sample(4)
+
+
+# -- a plain model: rows in lists, and the rules as the documentation says them
+
+
+class Plain:
+    """Streams of rows: the newest of each is no anchor yet. Used-up steps are gone."""
+
+    def __init__(self, config: RateLimiter) -> None:
+        self.config = config
+        self.anchors, self.tails = 0, 0
+        self.inserted = self.sampled = 0
+
+    @property
+    def size(self) -> int:
+        return self.anchors + self.tails
+
+    def may_insert(self) -> bool:
+        config = self.config
+        if isinstance(config, MinSize):
+            return True
+        if isinstance(config, Queue | Stack):
+            return self.anchors < config.size
+        if self.size < config.min_size_to_sample or not self.anchors:
+            return True
+        ahead = (self.inserted + 1 - config.min_size_to_sample) * config.samples_per_insert - self.sampled
+        return ahead <= config.error_buffer
+
+    def may_sample(self, n: int) -> bool:
+        config = self.config
+        if isinstance(config, Queue | Stack):
+            return self.anchors >= n
+        if self.size < config.min_size_to_sample:
+            return False
+        if isinstance(config, MinSize):
+            return True
+        behind = self.sampled + n - (self.inserted - config.min_size_to_sample) * config.samples_per_insert
+        return behind <= config.error_buffer
+
+
+class LimiterMachine(RuleBasedStateMachine):
+    """Rows come one by one; batches are of one size, which the limiter accepts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limiter: Limiter | None = None
+
+    @initialize(
+        config=st.one_of(
+            st.builds(MinSize, st.integers(1, 6)),
+            st.builds(Queue, st.integers(1, 6)),
+            st.builds(Stack, st.integers(1, 6)),
+            st.builds(SampleToInsertRatio, st.sampled_from([0.25, 0.5, 1.0, 1.5, 4.0]), st.integers(1, 6), st.integers(2, 20).map(float)),
+        ),
+        n=st.integers(1, 6),
+    )
+    def begin(self, config: RateLimiter, n: int) -> None:
+        self.limiter, self.plain, self.n = Limiter(config), Plain(config), n
+        self.bounded = isinstance(config, Queue | Stack)
+        try:
+            self.limiter.check_sample(n)
+        except InvalidArgument:
+            self.n = 1
+            self.limiter.check_sample(1)
+
+    @property
+    def counted(self) -> tuple[int, int, int, int]:
+        plain = self.plain
+        return plain.inserted, plain.sampled, plain.size, plain.anchors
+
+    def allowed(self) -> tuple[bool, bool]:
+        assert self.limiter is not None
+        return self.limiter.may_insert(*self.counted), self.limiter.may_sample(*self.counted, self.n)
+
+    @rule(new_stream=st.booleans())
+    def insert(self, new_stream: bool) -> None:
+        """A row of a stream: the one before it becomes an anchor."""
+        if self.allowed()[0]:
+            plain = self.plain
+            plain.inserted += 1
+            if plain.tails and not new_stream:
+                plain.anchors += 1
+            else:
+                plain.tails += 1
+
+    @rule()
+    def sample(self) -> None:
+        plain = self.plain
+        if self.allowed()[1] and plain.anchors:
+            plain.sampled += self.n
+            if self.bounded:
+                plain.anchors -= self.n
+
+    @precondition(lambda self: self.limiter is not None)
+    @rule(share=st.floats(0, 1), tails=st.booleans())
+    def lose(self, share: float, tails: bool) -> None:
+        """Eviction or deletion."""
+        self.plain.anchors -= int(self.plain.anchors * share)
+        if tails:
+            self.plain.tails = 0
+
+    @invariant()
+    def as_the_plain_model_says(self) -> None:
+        if self.limiter is not None:
+            assert self.allowed() == (self.plain.may_insert(), self.plain.may_sample(self.n))
+
+    @invariant()
+    def somebody_may_go_on(self) -> None:
+        if self.limiter is not None:
+            may_insert, may_sample = self.allowed()
+            assert may_insert or (may_sample and self.plain.anchors), "both sides wait"
+
+    @invariant()
+    def who_waits_is_told_what_is_missing(self) -> None:
+        if self.limiter is None:
+            return
+        for action, may in zip(("insert", "sample"), self.allowed(), strict=True):
+            text = self.limiter.explain(*self.counted, action=action, n=self.n)
+            assert ("lets this" in text) == may, text
+            assert may or ("learners must sample" if action == "insert" else "actors must insert") in text
+
+
+def test_limiters_are_what_a_plain_model_says_and_never_stop_both_sides() -> None:
+    run_state_machine_as_test(LimiterMachine, settings=settings(max_examples=150, stateful_step_count=40, deadline=None, derandomize=True))
