@@ -133,9 +133,9 @@ def _pass(keys: Any, slots: Any, to_keys: Any, to_slots: Any, size: int, shift: 
     last = (1 << _DIGIT) - 1
     for i in range(size):
         starts[last - ((keys[i] >> shift) & last) + 1] += 1
-    if starts.max() == size:
-        return False
-    for digit in range(last):
+    for digit in range(last + 1):
+        if starts[digit + 1] == size:
+            return False
         starts[digit + 1] += starts[digit]
     for i in range(size):
         digit = last - ((keys[i] >> shift) & last)
@@ -156,9 +156,9 @@ def sort(keys: Any, slots: Any, places: Any, size: int, spare_keys: Any, spare_s
             there = not _pass(spare_keys, spare_slots, keys, slots, size, shift)
         else:
             there = _pass(keys, slots, spare_keys, spare_slots, size, shift)
-    if there:
-        keys[:size], slots[:size] = spare_keys[:size], spare_slots[:size]
     for i in range(size):
+        if there:
+            keys[i], slots[i] = spare_keys[i], spare_slots[i]
         places[slots[i]] = i + 1
 
 
