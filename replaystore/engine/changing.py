@@ -111,11 +111,14 @@ class Changing:
         """
         ids = ids_of(step_ids)
         arrays = fitted(self._columns, ids, values)
-        newest = min(int(ids.max(initial=-1)) + 1, self._files.next_step)
         with self._change("write"):
-            not_yet = newest > self._files.state["durable_step"]
-        if not_yet:  # the CRC of its batch is for what was inserted, and that is what recovery asks of rows that are not durable
+            newest = min(int(ids.max(initial=-1)) + 1, self._files.next_step)
+            durable, settled = self._files.state["durable_step"], self._files.settled_step
+        # a batch's CRC is for what was inserted, and recovery asks for it above the watermark, which power loss may set back
+        if newest > durable:
             self._wait_durable(newest, timeout_s)
+        if newest > settled:
+            self._files.settle()
         with self._change("write"):
             counts = write(self._population.rows(), self._files, ids, arrays)
             changes = self._files.changes if counts.applied else 0

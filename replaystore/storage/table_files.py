@@ -72,6 +72,8 @@ class TableFiles:
         self._since_capture: list[BatchRecord] = []
         self.changes = 0
         """Changes of live columns that a commit is to sync, since opening."""
+        self.settled_step = 0
+        """Rows below this are known to be durable even after power loss, which may leave an older state page behind."""
         self.durable_changes = 0
         """How many of them have been synced."""
 
@@ -234,7 +236,7 @@ class TableFiles:
         self._since_capture = []
         self._raise_watermark(self.next_step, self.sequence)
         self._durable_first = self.state["first_step"]
-        self.state.sync()
+        self.settle()
 
     # -- writing
 
@@ -277,6 +279,12 @@ class TableFiles:
         """Rows `ids` of a live column were changed, and are to be as durable as rows inserted now. (Priorities and counts need not be.)"""
         self.steps.columns[path].touch(ids)
         self.changes += 1
+
+    def settle(self) -> None:
+        """Makes the watermark itself durable: recovery will not ask any more whether the rows below it are as inserted. Needs no lock."""
+        step = self.state["durable_step"]
+        self.state.sync()
+        self.settled_step = step
 
     # -- group commit
 

@@ -6,6 +6,7 @@ A row's content follows from its episode and its place in it, so a row is right 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,29 @@ from replaystore.steps import OPEN, RUN_DTYPE, TERMINATED, TRUNCATED, StepBlock
 from replaystore.store import Store
 
 MOST_STEPS = 700
-COLUMNS = {"observation": rs.Column((3,), "float32"), "action": rs.Column((), "int64")}
+COLUMNS = {
+    "observation": rs.Column((3,), "float32"),
+    "action": rs.Column((), "int64"),
+    "note": rs.Column((), "int32", writable=True),
+}
 CONFIG = rs.TableConfig(COLUMNS, selector=rs.Prioritized(), retention=rs.Retention(MOST_STEPS), seed=3)
 ALTERED = rs.MinSize(5)
+
+
+@dataclass(eq=False)
+class Change:
+    """A deletion (value 1), or a value written into rows."""
+
+    ids: set[int]
+    value: int
+    number: int | None = None
+    """Of the table's changes since it was opened, once it was acknowledged."""
+    durable: bool = False
+
+
+def note_of(row: tuple[int, int, int]) -> int:
+    """What a row's note was inserted as."""
+    return 3 * row[0] + row[1]
 
 
 class Oracle:
@@ -31,6 +52,10 @@ class Oracle:
         self.durable = 0
         self.created = self.altered = False
         self.parameters = 0
+        self.deletions: list[Change] = []
+        self.writings: list[Change] = []
+        self.unsure = False
+        """Whether nobody knows which changes were made."""
 
     def offer(self, start: int, rows: list[tuple[int, int, int]]) -> None:
         """`rows` are about to be appended at `start`."""
@@ -43,7 +68,35 @@ class Oracle:
         left.rows = self.rows[:stop]
         left.acknowledged = left.durable = stop
         left.created, left.altered, left.parameters = self.created, self.altered, self.parameters
+        left.deletions, left.writings, left.unsure = self.deletions, self.writings, self.unsure
         return left
+
+    def told(self, changes: int) -> None:
+        """So many changes since opening are durable."""
+        for change in (*self.deletions, *self.writings):
+            change.durable = change.durable or (change.number is not None and change.number <= changes)
+
+    def settled(self, *, durable: bool) -> None:
+        """The store was closed, or its process died: changes are numbered anew."""
+        for change in (*self.deletions, *self.writings):
+            change.durable = change.durable or (durable and change.number is not None)
+            change.number = None if change.number is None else 1 << 40
+
+    def _check_changes(self, removed: np.ndarray, notes: np.ndarray, first: int, stop: int, power: bool) -> None:
+        """What was deleted and written, against what must and may be."""
+        if self.unsure:
+            return
+        for step, found in enumerate(removed.tolist(), first):
+            mine = [change for change in self.deletions if step in change.ids]
+            must = any(change.durable if power else change.number is not None for change in mine)
+            assert found in ({1} if must else {0, 1} if mine else {0}), (step, found)
+        for step, found in enumerate(notes.tolist(), first):
+            may = [note_of(self.rows[step])]
+            for change in self.writings:
+                if step in change.ids:
+                    certain = change.durable if power else change.number is not None
+                    may = [*([] if certain else may), change.value]
+            assert found in may, (step, found, may)
 
     def check(self, store: Store, *, power: bool = False) -> None:
         """Compares an opened store with what it must and may hold; `power`: only what was durable must be there."""
@@ -55,7 +108,7 @@ class Oracle:
         assert least <= stats.next_step <= len(self.rows), (least, stats.next_step, len(self.rows))
         assert stats.first_step <= max(0, len(self.rows) - MOST_STEPS), "retention took more than it may"
         assert table.config.rate_limiter in ((ALTERED,) if self.altered else (CONFIG.rate_limiter, ALTERED))
-        self._check_rows(store, stats.first_step, stats.next_step)
+        self._check_rows(store, stats.first_step, stats.next_step, power)
         self._check_episodes(store, stats.next_step)
         self._check_use(store, stats)
         found = store.fetch_parameters("policy")
@@ -64,15 +117,18 @@ class Oracle:
         if found is not None:
             np.testing.assert_array_equal(found[0]["w"], np.full(50, version))
 
-    def _check_rows(self, store: Store, first: int, stop: int) -> None:
+    def _check_rows(self, store: Store, first: int, stop: int, power: bool) -> None:
         rows = store.read_steps("t", first, stop)
-        live = store.read_steps("t", first, stop, ["replay/successor", "replay/priority"])
+        live = store.read_steps("t", first, stop, ["replay/successor", "replay/priority", "replay/removed"])
+        self._check_changes(live["replay/removed"], rows["note"], first, stop, power)
         expected = np.array(self.rows[first:stop], np.int64).reshape(-1, 3)
         episode, place, ending = expected.T
         np.testing.assert_array_equal(rows["meta/episode"], episode)
         np.testing.assert_array_equal(rows["meta/step_in_episode"], place)
         np.testing.assert_array_equal(rows["meta/kind"], ending > 0)
         for name, values in columns_of(self.rows[first:stop]).items():
+            if name == "note":
+                continue
             np.testing.assert_array_equal(rows[name], values, err_msg=name)
         newest: dict[int, int] = {}
         previous = np.empty(stop, np.int64)
@@ -83,6 +139,8 @@ class Oracle:
         successor = np.zeros(stop, np.int32)
         known = previous >= 0
         successor[previous[known]] = np.flatnonzero(known) - previous[known]
+        deleted = first + np.flatnonzero(live["replay/removed"] == 1)
+        successor[deleted] = successor[previous[deleted][previous[deleted] >= 0]] = 0
         np.testing.assert_array_equal(live["replay/successor"], successor[first:])
         np.testing.assert_array_equal(live["replay/priority"] > 0, successor[first:] > 0)
         assert np.isfinite(live["replay/priority"]).all()
@@ -124,6 +182,7 @@ def columns_of(rows: list[tuple[int, int, int]]) -> dict[str, np.ndarray]:
         "observation": np.stack([episode, place, -place], axis=1).astype("float32"),
         "action": np.where(step, 1000 * episode + place, 0),
         "reward": np.where(step, place + 1, 0).astype("float32"),
+        "note": (3 * episode + place).astype("int32"),
         "terminated": ending == TERMINATED,
         "truncated": ending == TRUNCATED,
     }
@@ -224,6 +283,33 @@ class Script:
         batch = self.store.sample("t", 8)
         self.store.update_priorities("t", batch.step_ids, np.linspace(0, 3, 8))
 
+    def remove(self) -> None:
+        """Deletes the newest rows, the ends of open episodes among them, and some older ones."""
+        assert self.store is not None
+        table = self.store.table("t")
+        stop = table.next_step
+        self._change(self.oracle.deletions, Change({stop - 1, stop - 61, stop - 70, max(0, stop - 300), table.first_step}, 1))
+
+    def annotate(self) -> None:
+        """Writes into rows of several chunks."""
+        self.commit()
+        assert self.store is not None
+        table = self.store.table("t")
+        ids = set(range(table.first_step, table.next_step, 50)) | {table.next_step - 1}
+        ids = {step for step in ids if not any(step in change.ids for change in self.oracle.deletions)}
+        self._change(self.oracle.writings, Change(ids, 10**6 + len(self.oracle.writings)))
+
+    def _change(self, changes: list[Change], change: Change) -> None:
+        assert self.store is not None
+        changes.append(change)
+        ids = sorted(change.ids)
+        if changes is self.oracle.deletions:
+            self.store.delete_steps("t", ids)
+        else:
+            counts = self.store.update_columns("t", ids, {"note": np.full(len(ids), change.value)})
+            assert counts.applied == len(ids)
+        change.number = self.store.table("t")._files.changes
+
     def commit(self) -> None:
         assert self.store is not None
         self.store.table("t").commit()
@@ -238,19 +324,23 @@ class Script:
         """Notes what anybody who asks is told to be durable by now."""
         try:
             assert self.store is not None
-            self.oracle.durable = max(self.oracle.durable, self.store.table("t").durable_step)
+            table = self.store.table("t")
+            self.oracle.durable = max(self.oracle.durable, table.durable_step)
+            self.oracle.told(table._files.durable_changes)
         except (NotFound, rs.InvalidArgument):
             pass
 
     def die(self) -> None:
         assert self.store is not None
         abandon(self.store)
+        self.oracle.settled(durable=False)
         self.store = None
 
     def close(self) -> None:
         assert self.store is not None
         self.store.close()
         self.oracle.durable = self.oracle.acknowledged
+        self.oracle.settled(durable=True)
         self.store = None
 
     def steps(self) -> list[Callable[[], None]]:
@@ -262,11 +352,11 @@ class Script:
         return [
             *(self.open, self.create, self.write, self.parameters),
             *repeat(2, self.write, self.commit),
-            *(self.write, self.alter),
-            *repeat(2, self.write, self.write, self.commit),
-            *(self.publish, self.write, self.write, self.die, self.open),
+            *(self.write, self.alter, self.remove),
+            *repeat(2, self.write, self.write, self.annotate, self.commit),
+            *(self.publish, self.write, self.write, self.remove, self.annotate, self.die, self.open),
             *repeat(2, self.write, self.write, self.commit, self.publish),
-            *(self.parameters, self.write, self.close, self.open),
+            *(self.parameters, self.write, self.remove, self.annotate, self.close, self.open),
             *repeat(2, self.write, self.commit, self.write),
             *(self.publish, self.die, self.open, self.write, self.close),
         ]

@@ -20,7 +20,7 @@ from tests.crash.script import Script, finish
 EVERY = int(os.environ.get("REPLAYSTORE_CRASH_EVERY", "10"))
 """Of the calls that write documents of arrays, every so many are tried; of all others, each."""
 
-MAPPED = ("__replaystore/state", "/replay/")
+MAPPED = ("__replaystore/state", "/replay/", "/steps/note/")
 UNCHANGING = ("mmap", "flock")
 
 

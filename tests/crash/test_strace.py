@@ -45,7 +45,7 @@ def oracle_of(line: list[int]) -> Oracle:
     created, altered, parameters, acknowledged = line
     while len(oracle.rows) <= acknowledged:
         oracle.offer(len(oracle.rows), twin.rows_of_a_round(60))
-    oracle.created, oracle.altered = bool(created), bool(altered)
+    oracle.created, oracle.altered, oracle.unsure = bool(created), bool(altered), True
     oracle.parameters, oracle.acknowledged = parameters, acknowledged
     return oracle
 

@@ -98,7 +98,8 @@ class Life(Script):
                     self.open()
                 self.create()
         life = [self.write, self.write, self.commit, self.write, self.durable, self.alter, self.parameters]
-        life += [self.write, self.write, self.write, self.write, self.write, self.commit, self.publish, self.write, self.commit]
+        life += [self.write, self.write, self.remove, self.write, self.annotate, self.write, self.write, self.commit, self.publish]
+        life += [self.write, self.commit]
         for step in life:
             if not self.attempt(step):
                 self.after_an_error(step)
