@@ -24,9 +24,12 @@ def test_importing_is_light(package: str) -> None:
 
 def test_the_public_names_are_these() -> None:
     expected = """
-        AlreadyExists Batch Column Corruption DeadlineExceeded DeleteCounts DiskFull InvalidArgument Locked MinSize NotFound NotReady Overloaded
-        PermissionDenied Prioritized ReplayStoreError Retention SampleToInsertRatio SchemaMismatch SnapshotReport StorageError
-        TableConfig TableDescription TableStats Transition Uniform UpdateCounts Writer columns_from_env columns_from_space open
+        AlreadyExists Batch Column Constant Corruption DeadlineExceeded DeleteCounts DiskFull Episode Exponential FederatedSampler
+        Fifo Filter Hindsight InvalidArgument Lifo Linear Locked MaxHeap MinHeap MinSize Mixture NotFound NotReady Overloaded
+        PermissionDenied Prioritized Queue RankPrioritized Recency ReplayStoreError Retention SampleLog SampleToInsertRatio
+        SchemaMismatch Sequence SnapshotReport Stack StorageError TableConfig TableDescription TableStats Transition Uniform
+        UpdateCounts WithoutReplacement Writer columns_from_agents columns_from_env columns_from_space open replay_log
+        sequence_priorities
     """
     assert sorted(replaystore.__all__) == expected.split()
     for name in replaystore.__all__:
