@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replaystore.core import index_reference as reference
+from replaystore.core.decay import DecayTree
 from replaystore.core.extremum import ExtremumTree
 from replaystore.core.harmonic import TABLE, harmonic, harmonic_table, place_at
 from replaystore.core.indexes import (
@@ -120,16 +121,39 @@ def test_walks_over_the_links_equal_the_plain_model(data: st.DataObject, size: i
         assert newest.draw(successor, 0, first, stop, n).tolist() == reference.in_order(live, n, True)
 
 
-def test_what_is_used_up_before_the_queue_is_not_walked_over_again() -> None:
-    successor = np.ones(1000, np.int32)
-    oldest, newest = OldestAnchors(), NewestAnchors()
-    for _ in range(3):
-        ids = oldest.draw(successor, 0, 0, 1000, 10)
+@pytest.mark.parametrize("newest", [False, True])
+def test_what_is_used_up_is_not_walked_over_again(newest: bool) -> None:
+    """A queue, or a stack, with one anchor in front that stays: the rows between it and the rest are looked at once."""
+    size, straggler = 100_000, 99_999 if newest else 0
+    successor = np.ones(size, np.int32)
+    walk = NewestAnchors() if newest else OldestAnchors()
+    for turn in range(1, 40):
+        ids = walk.draw(successor, 0, 0, size, 1001)
+        assert ids[0] == straggler
+        assert walk._high - walk._low == 1000 * (turn - 1)
+        successor[ids[1:]] = 0
+    back = int(ids[500])
+    successor[back] = 1
+    walk.entered(np.array([back]))
+    assert walk.draw(successor, 0, 0, size, 2).tolist() == [straggler, back]
+    successor[straggler] = 0
+    assert walk.draw(successor, 0, 0, size, 1).tolist() == [back]
+    assert walk._edge == back + newest
+
+
+def test_a_stack_that_is_filled_and_emptied() -> None:
+    """Two taken for every one that is put on: what is used up lies between the two, and grows."""
+    successor, walk, stop = np.zeros(4000, np.int32), NewestAnchors(), 1000
+    successor[:1000] = 1
+    for _ in range(900):
+        successor[stop] = 1
+        walk.entered(np.array([stop]))
+        stop += 1
+        expected = np.flatnonzero(successor)[::-1][:2].tolist()
+        ids = walk.draw(successor, 0, 0, stop, 2)
+        assert ids.tolist() == expected
+        assert walk._high - walk._low == ids[0] - ids[1] - 1
         successor[ids] = 0
-        assert oldest._from == ids[0]
-        ids = newest.draw(successor, 0, 0, 1000, 10)
-        successor[ids] = 0
-        assert newest._before == ids[0] + 1
 
 
 # -- memory and refusals
@@ -170,6 +194,32 @@ def test_marks_that_do_not_cover_the_window_are_refused() -> None:
     index.rebuild(np.zeros(10, np.float32), 0, 0, 10)
     with pytest.raises(ValueError, match="marks must reach to 10"):
         index.draw(np.zeros(10, np.float32), 0, np.ones(9, np.int32), seed_state(0), 1, 9)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: ExtremumTree(True), lambda: ExtremumTree(False), lambda: DecayTree(3000.0), lambda: DecayTree(None)]
+)
+@pytest.mark.parametrize("first", [1000, 2**40 - 100_000])  # the second: across a border of every level
+@pytest.mark.parametrize("size", [64, 4097, 400_000])
+def test_growing_step_by_step_gives_the_bits_of_a_rebuild(make: Any, size: int, first: int) -> None:
+    rng = np.random.default_rng(size)
+    leaves = rng.random(size + 100, dtype=np.float32) * (rng.random(size + 100) < 0.5)
+    grown, built = make(), make()
+    grown.rebuild(leaves, first, first, first)
+    stops = np.unique(np.geomspace(1, size, 40).astype(int))
+    for start, stop in zip([0, *stops[:-1]], stops, strict=True):
+        grown.extend(leaves, first, first, int(first + stop))
+        grown.refresh(leaves, first, first + rng.permutation(np.arange(start, stop)))
+    grown.drop(leaves, first, first + 50)
+    built.rebuild(leaves, first, first + 50, first + size)
+    assert [getattr(grown, name) for name in grown.__slots__] == [getattr(built, name) for name in built.__slots__]
+    if isinstance(grown, ExtremumTree):
+        order = np.argsort(-grown._sign * leaves[50:size], kind="stable")
+        expected = first + 50 + order[leaves[50 + order] > 0][:300]
+        assert grown.take(leaves, first, 300).tolist() == built.take(leaves, first, 300).tolist() == expected.tolist()
+    elif size > 64:
+        draws = [tree.draw(leaves, first, seed_state(3), 500).tolist() for tree in (grown, built)]
+        assert draws[0] == draws[1]
 
 
 def test_cumulative_masses_find_their_ids() -> None:

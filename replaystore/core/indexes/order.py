@@ -14,15 +14,30 @@ from replaystore.core.sumtree import SumTree
 
 
 @kernel
-def _walk(successor: Any, origin: int, start: int, end: int, ids: Any) -> int:
-    done, step = 0, 1 if end >= start else -1
-    for at in range(start, end, step):
-        if done == ids.shape[0]:
-            break
-        if successor[at - origin] > 0:
+def _walk(successor: Any, origin: int, start: int, end: int, step: int, low: int, high: int, ids: Any) -> tuple[int, int, int]:
+    """Fills `ids` with the anchors from `start` on, `step` (1 or −1) by step, up to `end`; jumps over [low, high), where there are none.
+
+    Returns how many, and the longest stretch without any that it went over, jumps included.
+    """
+    done = longest_low = longest_high = 0
+    at, begin = start, start
+    while done < ids.shape[0]:
+        if low <= at < high:
+            at = high if step > 0 else low - 1
+        over = (end - at) * step <= 0
+        if over:
+            at = end
+        if over or successor[at - origin] > 0:
+            below, above = (begin, at) if step > 0 else (at + 1, begin + 1)
+            if above - below > longest_high - longest_low:
+                longest_low, longest_high = below, above
+            begin = at + step
+            if over:
+                break
             ids[done] = at
             done += 1
-    return done
+        at += step
+    return done, longest_low, longest_high
 
 
 class _Ordered(TreeIndex[SumTree]):
@@ -57,21 +72,49 @@ class LifoIndex(_Ordered):
     newest_first = True
 
 
-class OldestAnchors:
-    """The oldest anchors, oldest first, without an index: a walk over the successors from where the oldest was the last time.
-
-    Costs a walk over what lies between the anchors that are drawn: nothing in a queue, where what is used up lies before them.
-    """
-
-    __slots__ = ("_from",)
+class _Anchors:
+    __slots__ = ("_edge", "_high", "_low")
 
     def __init__(self) -> None:
-        self._from = 0
+        self._low = self._high = 0
+        """No anchor is in [low, high): the longest stretch that a walk went over."""
 
     def entered(self, ids: Ids) -> None:
         """`ids`, ``int64[n]``, became anchors: has to be told of all that do after the first draw."""
+        inside = ids[(ids >= self._low) & (ids < self._high)]
+        if len(inside):  # the longer side stays
+            lowest, highest = int(inside.min()), int(inside.max())
+            if lowest - self._low > self._high - highest:
+                self._high = lowest
+            else:
+                self._low = highest + 1
+
+    def _walk(self, successor: Successors, origin: int, start: int, end: int, n: int) -> Ids:
+        ids, step = np.empty(n, np.int64), 1 if end >= start else -1
+        done, low, high = _walk(successor, origin, start, end, step, self._low, self._high, ids)
+        if high - low >= self._high - self._low:
+            self._low, self._high = low, high
+        return ids[:done]
+
+
+class OldestAnchors(_Anchors):
+    """The oldest anchors, oldest first, without an index: a walk over the successors, which remembers where there was nothing.
+
+    That is what lies before the oldest anchor, as in a queue whose rows are used up, and the longest stretch between anchors.
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._edge = 0
+        """No anchor is below it."""
+
+    def entered(self, ids: Ids) -> None:
+        """`ids`, ``int64[n]``, became anchors: has to be told of all that do after the first draw."""
+        super().entered(ids)
         if len(ids):
-            self._from = min(self._from, int(ids.min()))
+            self._edge = min(self._edge, int(ids.min()))
 
     def draw(self, successor: Successors, origin: int, first: int, stop: int, n: int) -> Ids:
         """The oldest anchors of [first, stop), at most `n`, ``int64[<= n]``: fewer when there are fewer.
@@ -83,33 +126,34 @@ class OldestAnchors:
             stop: end of the live ids; like `first` never lower than in a call before.
             n: how many.
         """
-        ids = np.empty(n, np.int64)
-        done = _walk(successor, origin, min(max(first, self._from), stop), stop, ids)
+        ids = self._walk(successor, origin, min(max(first, self._edge), stop), stop, n)
         if n:
-            self._from = int(ids[0]) if done else stop
-        return ids[:done]
+            self._edge = int(ids[0]) if len(ids) else stop
+        return ids
 
 
-class NewestAnchors:
-    """The newest anchors, newest first, without an index: a walk back over the successors from where the newest was the last time.
+class NewestAnchors(_Anchors):
+    """The newest anchors, newest first, without an index: a walk back over the successors, which remembers where there was nothing.
 
-    Costs a walk over what lies between the anchors that are drawn.
+    That is what lies above the newest anchor, as in a stack whose rows are used up, and the longest stretch between anchors.
     """
 
-    __slots__ = ("_before",)
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self._before = 1 << 63
+        super().__init__()
+        self._edge = 1 << 63
+        """No anchor is at or above it."""
 
     def entered(self, ids: Ids) -> None:
         """`ids`, ``int64[n]``, became anchors: has to be told of all that do after the first draw."""
+        super().entered(ids)
         if len(ids):
-            self._before = max(self._before, int(ids.max()) + 1)
+            self._edge = max(self._edge, int(ids.max()) + 1)
 
     def draw(self, successor: Successors, origin: int, first: int, stop: int, n: int) -> Ids:
         """The newest anchors of [first, stop), at most `n`, ``int64[<= n]``: fewer when there are fewer. Arguments as above."""
-        ids = np.empty(n, np.int64)
-        done = _walk(successor, origin, max(min(stop, self._before), first) - 1, first - 1, ids)
+        ids = self._walk(successor, origin, max(min(stop, self._edge), first) - 1, first - 1, n)
         if n:
-            self._before = int(ids[0]) + 1 if done else first
-        return ids[:done]
+            self._edge = int(ids[0]) + 1 if len(ids) else first
+        return ids
