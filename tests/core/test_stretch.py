@@ -153,12 +153,16 @@ def test_frames_end_at_what_is_deleted(rows: Rows, length: int) -> None:
 @given(ROWS, st.integers(1, 9), st.integers(0, 4), st.booleans())
 def test_stretches(rows: Rows, length: int, back: int, edge: bool) -> None:
     anchors = rows.anchors
-    window, blank, taken = stretch.stretches(rows.links(), ids(anchors), length, back, edge)
+    found = stretch.stretches(rows.links(), ids(anchors), length, back, edge)
+    window, blank, taken = found.window + ORIGIN, found.blank, found.taken
     assert window.shape == blank.shape == (len(anchors), back + length + 1)
+    assert found.steps.shape == found.row_ids.shape == (len(anchors), length)
     for item, anchor in enumerate(anchors):
         steps, end = rows.steps(anchor, length)
         expected = [*rows.frames(anchor, back, edge), *steps, end, *[None] * (length - len(steps))]
-        assert taken[item] == len(steps)
+        assert (taken[item], found.end[item]) == (len(steps), end)
+        assert (found.row_ids[item] - ORIGIN).tolist()[: len(steps)] == found.steps[item].tolist()[: len(steps)] == steps
+        assert set(found.row_ids[item].tolist()[len(steps) :]) <= {-1}
         got = [None if hidden else step - ORIGIN for step, hidden in zip(window[item].tolist(), blank[item].tolist(), strict=True)]
         assert got == expected
     if len(anchors):  # what is blank is read all the same
@@ -172,15 +176,18 @@ def test_packed_ones_are_the_same_one_after_the_other(rows: Rows, limit: int, ba
     anchors = rows.anchors
     taken = stretch.lengths(rows.links(), ids(anchors), limit, 10_000)
     assert taken is not None
-    offsets = np.concatenate([[0], np.cumsum(taken)]).astype(np.int64)
-    window, blank = stretch.packed(rows.links(), ids(anchors), offsets, back, edge)
-    got = [None if hidden else step - ORIGIN for step, hidden in zip(window.tolist(), blank.tolist(), strict=True)]
+    found = stretch.packed(rows.links(), ids(anchors), taken, back, edge)
+    got = [None if hidden else step for step, hidden in zip(found.window.tolist(), found.blank.tolist(), strict=True)]
     expected: list[Any] = []
+    taken_steps: list[int] = []
     for item, anchor in enumerate(anchors):
         steps, end = rows.steps(anchor, limit)
         assert taken[item] == len(steps)
         expected += [*rows.frames(anchor, back, edge), *steps, end]
+        taken_steps += steps
+        assert found.end[item] == end
     assert got == expected
+    assert found.steps.tolist() == (found.row_ids - ORIGIN).tolist() == taken_steps
 
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
@@ -267,5 +274,4 @@ def test_random_numbers_of_steps_are_uniform(low: int, high: int) -> None:
 def test_a_table_that_never_had_deletions_has_no_column_for_them() -> None:
     rows = build(EVENTS, set(), set(), 0, 0)
     for links in (rows.links(), rows.links(old=True)):
-        window, _, _ = stretch.stretches(links, ids([10]), 3, 2, False)
-        assert (window - ORIGIN).tolist() == [[4, 7, 10, 13, 16, 19]]
+        assert stretch.stretches(links, ids([10]), 3, 2, False).window.tolist() == [[4, 7, 10, 13, 16, 19]]

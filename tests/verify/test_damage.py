@@ -79,6 +79,8 @@ LOSSLESS: dict[str, tuple[Damage, str]] = {
     "negative priority": (lambda t: set_value(t / "replay/priority/c.6", "f4", 10, -1.0), "live t/replay/priority/c.6"),
     "priority not a number": (lambda t: set_value(t / "replay/priority/c.6", "f4", 10, np.nan), "live t/replay/priority/c.6"),
     "priorities deleted": (lambda t: (t / "replay/priority/c.6").unlink(), "live t/replay/priority/c.6"),
+    "mark of removal that is none": (lambda t: set_value(t / "replay/removed/c.1", "u1", 9, 7), "live t/replay/removed/c.1"),
+    "marks of removal truncated": (lambda t: (t / "replay/removed/c.1").write_bytes(b"1"), "live t/replay/removed/c.1"),
     "links truncated": (lambda t: (t / "replay/successor/c.6").write_bytes(b"1234"), "live t/replay/successor/c.6"),
     "stray file": (lambda t: (t / "steps/notes.txt").write_text("hello"), "stray t/steps/notes.txt"),
     "stray file among chunks": (lambda t: (t / "steps/reward/c.5.0").write_text("hello"), "stray t/steps/reward/c.5.0"),

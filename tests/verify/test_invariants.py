@@ -38,6 +38,7 @@ def table() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
                     "steps/terminated": closing,
                     "replay/successor": 0,
                     "replay/times_sampled": 0,
+                    "replay/removed": 0,
                     "replay/priority": 0.0,
                 }
             )
@@ -64,6 +65,18 @@ def table() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     return tuple({name: np.array([row[name] for row in group]) for name in group[0]} for group in (rows, episodes))  # type: ignore[return-value]
 
 
+def with_removals() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The same; rows 6, 9 (a closing row) and 27 (the newest of its stream) deleted, rows 10 and 12 used up."""
+    rows, episodes = table()
+    for step, how in ((6, 1), (9, 1), (27, 1), (10, 2), (12, 2)):
+        rows["replay/removed"][step] = how
+        before = rows["meta/previous"][step]
+        for other in (step, before) if how == 1 else (step,):
+            rows["replay/successor"][other] *= 0 if how == 1 else -1
+            rows["replay/priority"][other] = 0
+    return rows, episodes
+
+
 def violations(
     rows: dict[str, np.ndarray], episodes: dict[str, np.ndarray], *, first: int = 0, block: int = 1000, **options: Any
 ) -> list[Violation]:
@@ -78,6 +91,7 @@ def violations(
 @pytest.mark.parametrize("first", [0, 1, 5, 12, 27])
 def test_a_right_table_has_no_violations(block: int, first: int) -> None:
     assert violations(*table(), block=block, first=first) == []
+    assert violations(*with_removals(), block=block, first=first) == []
 
 
 BREACHES = {
@@ -98,6 +112,11 @@ BREACHES = {
     "successor wrong": ("replay/successor", 6, 1, "replay/successor"),
     "successor of a closing row": ("replay/successor", 8, 2, "replay/successor"),
     "successor of the newest row": ("replay/successor", 27, 2, "replay/successor"),
+    "removed in an unknown way": ("replay/removed", 6, 3, "replay/removed"),
+    "a closing row used up": ("replay/removed", 8, 2, "replay/removed"),
+    "deleted, but an anchor": ("replay/removed", 6, 1, "replay/successor"),
+    "used up, but an anchor": ("replay/removed", 6, 2, "replay/successor"),
+    "link negative from a row that is kept": ("replay/successor", 6, -2, "replay/successor"),
     "priority of no anchor": ("replay/priority", 27, 1.0, "replay/priority"),
     "priority 0": ("replay/priority", 6, 0.0, "replay/priority"),
     "priority negative": ("replay/priority", 6, -1.0, "replay/priority"),
@@ -118,6 +137,30 @@ def test_a_breach_is_noticed(name: str, block: int) -> None:
     assert any(violation.rows[0] <= row + 4 and violation.rows[1] > row - 4 for violation in found if violation.array == reported) or (
         reported.startswith("episodes/")
     )
+
+
+@pytest.mark.parametrize("block", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("column", "row", "value"),
+    [
+        ("replay/successor", 6, 2),  # from a deleted row
+        ("replay/successor", 4, 2),  # to one
+        ("replay/successor", 25, 2),
+        ("replay/successor", 10, 2),  # from a used-up row, as if it were an anchor
+        ("replay/successor", 10, -4),
+        ("replay/successor", 12, 0),
+        ("replay/priority", 12, 1.0),
+        ("replay/removed", 6, 0),  # a deletion forgotten
+        ("replay/removed", 9, 0),
+        ("replay/removed", 10, 0),
+    ],
+)
+def test_marks_and_links_that_do_not_fit_are_noticed(column: str, row: int, value: float, block: int) -> None:
+    rows, episodes = with_removals()
+    rows[column][row] = value
+    found = violations(rows, episodes, block=block)
+    assert found
+    assert all(violation.live for violation in found)
 
 
 @pytest.mark.parametrize(
