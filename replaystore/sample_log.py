@@ -200,6 +200,9 @@ class Noting:
         self._log = log if log is None or isinstance(log, SampleLog) else SampleLog(log)
         self._own = self._log is not log
 
+    def __bool__(self) -> bool:
+        return self._log is not None
+
     def prepared(self, request: SampleRequest) -> SampleRequest:
         """The sampler's request; with a log it always has a seed."""
         return request if self._log is None or request.seed is not None else replace(request, seed=secrets.randbits(63))

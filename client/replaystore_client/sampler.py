@@ -131,7 +131,9 @@ class _Ask:
     """A request in flight."""
 
     number: int
-    request: SampleRequest
+    size: int
+    beta: float
+    seed: int | None
     message: bytes
     carried: list[Updates]
 
@@ -218,11 +220,13 @@ class Sampler:
             if asked.carried:
                 self._count_updates(header.updates)
             if header.HasField("error") and header.error.kind == NotReady.__name__:
-                self._in_flight.append(_Ask(asked.number, asked.request, asked.message, []))
+                self._in_flight.append(replace(asked, carried=[]))
                 self._stream.send(asked.message)
             raise_reply_error(header)
             batch = Batch(fields, self._request.view, header.candidates, header.mass, header.next_step)
-            self._noting.note(self._table, asked.request, asked.number - 1, batch)
+            if self._noting:
+                drawn = replace(self._request, batch_size=asked.size, beta=asked.beta, seed=asked.seed)
+                self._noting.note(self._table, drawn, asked.number - 1, batch)
             return batch if self._reward_fn is None else batch.relabel(self._reward_fn)
 
     def ask(self, batch_size: int | None = None) -> None:
@@ -232,17 +236,17 @@ class Sampler:
         number = self._count + 1
         seed = None if self._request.seed is None else derive_seed(self._request.seed, self._count)
         size = self._request.batch_size if batch_size is None else batch_size
-        request = replace(self._request, batch_size=size, beta=self.beta, seed=seed)
+        beta = self.beta
         query = self._queries.get(size)
         if query is None:
             if len(self._queries) > _KEPT_QUERIES:
                 self._queries.clear()
-            query = self._queries[size] = encode_query(self._table, request)
+            query = self._queries[size] = encode_query(self._table, replace(self._request, batch_size=size))
         carried, self._updates = self._updates, []
         notice_s = min(1.0, max(self._timeout_s, 0.08) / 4)
-        message = encode_sample_request(number, query, request.beta, seed, _WAIT_AT_SERVER_S, notice_s, _merge(carried))
+        message = encode_sample_request(number, query, beta, seed, _WAIT_AT_SERVER_S, notice_s, _merge(carried))
         self._stream.send(message)
-        self._in_flight.append(_Ask(number, request, message, carried))
+        self._in_flight.append(_Ask(number, size, beta, seed, message, carried))
         self._count += 1
 
     def _count_updates(self, counts: Any) -> None:

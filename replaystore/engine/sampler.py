@@ -52,7 +52,7 @@ class EmbeddedSampler:
 
     @beta.setter
     def beta(self, beta: Beta) -> None:
-        beta_at(beta, self._count)
+        self._request = replace(self._request, beta=beta_at(beta, self._count))
         self._beta = beta
 
     def __iter__(self) -> Iterator[Batch]:
@@ -73,9 +73,10 @@ class EmbeddedSampler:
             if not self._asks:
                 raise InvalidArgument("nothing was asked for: call ask first, as prefetch is 0")
             self.ask()
-        index, seed = self._count, self._request.seed
-        seed = None if seed is None else derive_seed(seed, index)
-        request = replace(self._request, batch_size=self._in_line[0], seed=seed, beta=self.beta)
+        request, index, size, beta = self._request, self._count, self._in_line[0], self.beta
+        if request.seed is not None or (size, beta) != (request.batch_size, request.beta):
+            seed = None if request.seed is None else derive_seed(request.seed, index)
+            request = replace(request, batch_size=size, seed=seed, beta=beta)
         batch = self._table.sample(request, self._timeout_s)
         self._in_line.popleft()
         self._count += 1
