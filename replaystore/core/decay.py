@@ -23,6 +23,21 @@ def _weight(age: int, rate: float) -> float:
 
 
 @kernel
+def _add_up(sums: Any, newest: Any, base: int, mask: int, begin: int, end: int, rate: float) -> tuple[float, int]:
+    """The sum of the nodes [begin, end) of one level and its newest id; 0 and −1 where nothing counts."""
+    total, last, gap, factor = 0.0, -1, -1, 1.0
+    for node in range(begin, end):
+        at = base + (node & mask)
+        if sums[at] > 0.0:
+            if newest[at] - last != gap:  # mostly it is the same from node to node
+                gap = newest[at] - last
+                factor = _weight(gap, rate)
+            total = total * factor + sums[at]
+            last = newest[at]
+    return total, last
+
+
+@kernel
 def _work_node(
     leaves: Any, origin: int, sums: Any, newest: Any, bases: Any, masks: Any, first: int, stop: int, rate: float, level: int, node: int
 ) -> None:
@@ -36,11 +51,7 @@ def _work_node(
                 fading += 1.0
                 last, total = step, fading
     else:
-        at = bases[level - 1] + (begin & masks[level - 1])
-        for child in range(at + low, at + high):
-            if sums[child] > 0.0:
-                total = total * _weight(newest[child] - last, rate) + sums[child] if total > 0.0 else sums[child]
-                last = newest[child]
+        total, last = _add_up(sums, newest, bases[level - 1], masks[level - 1], begin + low, begin + high, rate)
     place = bases[level] + (node & masks[level])
     sums[place], newest[place] = total, last
 
@@ -75,11 +86,8 @@ def _work_top(sums: Any, newest: Any, bases: Any, masks: Any, first: int, stop: 
     total, last = 0.0, -1
     if stop > first:
         level = top_level(first, stop)
-        for node in range(first >> (6 * level), ((stop - 1) >> (6 * level)) + 1):
-            place = bases[level] + (node & masks[level])
-            if sums[place] > 0.0:
-                total = total * _weight(newest[place] - last, rate) + sums[place] if total > 0.0 else sums[place]
-                last = newest[place]
+        low, high = first >> (6 * level), ((stop - 1) >> (6 * level)) + 1
+        total, last = _add_up(sums, newest, bases[level], masks[level], low, high, rate)
     return total, last
 
 
@@ -98,18 +106,24 @@ def _draw(
             if level < top:
                 low, high = live_children(first, stop, level + 1, node)
                 low, high = low + (node << 6), high + (node << 6)
-            chosen, left, weight = -1, 0.0, 1.0
+            chosen, left, weight, of_chosen = -1, 0.0, 1.0, 1.0
+            gap, factor = -1, 1.0
             for child in range(high - 1, low - 1, -1):
                 place = bases[level] + (child & masks[level])
                 if sums[place] > 0.0:
-                    of_child = _weight(reference - newest[place], rate)
-                    mass = of_child * sums[place]
-                    if mass > 0.0:  # past the last one that has mass leads only rounding
-                        chosen, left, weight = child, target, of_child
-                        if target < mass:
-                            break
-                        target -= mass
-            node, target = chosen, left / weight
+                    if reference - newest[place] != gap:
+                        gap = reference - newest[place]
+                        factor = _weight(gap, rate)
+                    weight *= factor
+                    reference = newest[place]
+                    mass = weight * sums[place]
+                    if not mass > 0.0:
+                        break
+                    chosen, left, of_chosen = child, target, weight
+                    if target < mass:
+                        break
+                    target -= mass  # past the last one that has mass leads only rounding
+            node, target = chosen, left / of_chosen
             reference = newest[bases[level] + (node & masks[level])]
         step, mass, factor = reference, 1.0, _weight(1, rate)
         ids[i] = reference
