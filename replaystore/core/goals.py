@@ -23,6 +23,9 @@ def _later(successor: Any, origin: int, stop: int, step: int, most: int) -> tupl
             break
         step += distance
         count += 1
+        while count < most and step + 1 < stop and successor[step - origin] == 1:  # nothing to wait for: the next address is known
+            step += 1
+            count += 1
     return count, step
 
 
@@ -64,9 +67,7 @@ def _draw_goals(
                 hops = next_below(state, before + 1 + after)
             else:
                 hops = 1 + next_below(state, after)
-            for _ in range(hops):
-                chosen += abs(successor[chosen - origin])
-            goals[item] = chosen
+            goals[item] = _later(successor, origin, stop, chosen, hops)[1]
         if left <= 0:
             return False
     return True

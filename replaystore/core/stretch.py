@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,10 @@ Mask = npt.NDArray[np.bool_]
 @kernel
 def _walk(
     successor: Any, kind: Any, terminated: Any, previous: Any, removed: Any, origin: int, first: int, stop: int,
-    anchor: int, back: int, limit: int, edge: bool, window: Any, blank: Any,
-) -> int:  # fmt: skip
-    """Fills one window: `back` frames before the anchor, up to `limit` steps, the row after them, then the anchor, blank."""
+    anchor: int, back: int, limit: int, edge: bool, window: Any, blank: Any, steps: Any, row_ids: Any,
+) -> tuple[int, int]:  # fmt: skip
+    """`back` frames, up to `limit` steps, the row after, then the anchor, blank. Gives the steps taken and the row after."""
     known = removed.shape[0] > 0
-    window[back] = anchor
-    blank[back] = False
     before, missing = anchor, False
     for position in range(back - 1, -1, -1):
         if not missing:
@@ -29,53 +27,59 @@ def _walk(
             missing = step < first or (known and removed[step - origin] == DELETED)
             if not missing:
                 before = step
-        window[position] = before
+        window[position] = before - origin
         blank[position] = missing and not edge
     step = anchor
     following = step + abs(successor[step - origin])
-    count = 1
-    while count < limit and not terminated[step - origin] and kind[following - origin] == 0:
+    count = 0
+    while True:
+        window[back + count] = steps[count] = step - origin
+        blank[back + count] = False
+        row_ids[count] = step
+        count += 1
+        if count == limit or terminated[step - origin] or kind[following - origin] != 0:
+            break
         distance = abs(successor[following - origin])
         if distance == 0 or following + distance >= stop:
             break
         step = following
         following = step + distance
-        window[back + count] = step
-        blank[back + count] = False
-        count += 1
-    window[back + count] = following
+    window[back + count] = following - origin
     blank[back + count] = False
-    for position in range(back + count + 1, window.shape[0]):
-        window[position] = anchor
-        blank[position] = True
-    return count
+    for position in range(count, limit):
+        window[back + position + 1] = steps[position] = anchor - origin
+        blank[back + position + 1] = True
+        row_ids[position] = -1
+    return count, following
 
 
 @kernel
 def _stretches(
     successor: Any, kind: Any, terminated: Any, previous: Any, removed: Any, origin: int, first: int, stop: int,
-    anchors: Any, back: int, edge: bool, window: Any, blank: Any, taken: Any,
+    anchors: Any, back: int, edge: bool, window: Any, blank: Any, steps: Any, row_ids: Any, taken: Any, end: Any,
 ) -> None:  # fmt: skip
-    limit = window.shape[1] - back - 1
     for item in range(anchors.shape[0]):
-        taken[item] = _walk(
-            successor, kind, terminated, previous, removed, origin, first, stop, anchors[item], back, limit, edge, window[item], blank[item]
-        )
+        count, following = _walk(
+            successor, kind, terminated, previous, removed, origin, first, stop, anchors[item], back, steps.shape[1], edge,
+            window[item], blank[item], steps[item], row_ids[item],
+        )  # fmt: skip
+        taken[item], end[item] = count, following - origin
 
 
 @kernel
 def _packed(
     successor: Any, kind: Any, terminated: Any, previous: Any, removed: Any, origin: int, first: int, stop: int,
-    anchors: Any, back: int, edge: bool, offsets: Any, window: Any, blank: Any,
+    anchors: Any, back: int, edge: bool, offsets: Any, window: Any, blank: Any, steps: Any, row_ids: Any, end: Any,
 ) -> None:  # fmt: skip
     for item in range(anchors.shape[0]):
-        length = offsets[item + 1] - offsets[item]
-        begin = offsets[item] + item * (back + 1)
-        end = begin + length + back + 1
-        _walk(
-            successor, kind, terminated, previous, removed, origin, first, stop,
-            anchors[item], back, length, edge, window[begin:end], blank[begin:end],
+        here, there = offsets[item], offsets[item + 1]
+        begin = here + item * (back + 1)
+        close = begin + there - here + back + 1
+        _, following = _walk(
+            successor, kind, terminated, previous, removed, origin, first, stop, anchors[item], back, there - here, edge,
+            window[begin:close], blank[begin:close], steps[here:there], row_ids[here:there],
         )  # fmt: skip
+        end[item] = following - origin
 
 
 @kernel
@@ -99,7 +103,25 @@ def _lengths(successor: Any, kind: Any, terminated: Any, origin: int, stop: int,
     return anchors.shape[0]  # type: ignore[no-any-return]
 
 
-def stretches(links: Links, anchors: Ids, length: int, back: int, edge: bool) -> tuple[Ids, Mask, Counts]:
+class Stretches(NamedTuple):
+    """The rows of a batch; all but `row_ids` as indices of the columns, ids less the origin. P is ``(n, length)``, packed ``(total,)``."""
+
+    window: Ids
+    """``(n, back + length + 1)``: the rows before, the steps, the row after the last of them; where blank, some row to read. Packed: of
+    each item its ``back + steps + 1`` rows, one item after the other."""
+    blank: Mask
+    """Which places of the window stand for nothing."""
+    steps: Ids
+    """``P``: the steps; where there is none, some row to read."""
+    row_ids: Ids
+    """``P``: their ids, -1 where there is none."""
+    taken: Counts
+    """``(n,)``: how many steps, at least 1; fewer than `length` where the episode, or what is known of it, ends."""
+    end: Ids
+    """``(n,)``: the row after the last step."""
+
+
+def stretches(links: Links, anchors: Ids, length: int, back: int, edge: bool) -> Stretches:
     """Up to `length` steps in a row from each anchor, what is before them and what is after.
 
     Args:
@@ -108,28 +130,33 @@ def stretches(links: Links, anchors: Ids, length: int, back: int, edge: bool) ->
         length: how many steps at most.
         back: how many rows before the anchor.
         edge: whether rows missing there are the oldest one there is; else they are blank.
-
-    Returns:
-        window: ``(n, back + length + 1)`` ids: the rows before, the steps, the row after the last of them; where blank, some id to read.
-        blank: which places stand for nothing.
-        taken: ``(n,)`` how many steps, at least 1; fewer than `length` where the episode, or what is known of it, ends.
     """
-    shape = (len(anchors), back + length + 1)
-    window, blank, taken = np.empty(shape, np.int64), np.empty(shape, np.bool_), np.empty(len(anchors), np.int32)
-    _stretches(*_arrays(links), anchors, back, edge, window, blank, taken)
-    return window, blank, taken
+    n = len(anchors)
+    shape = (n, back + length + 1)
+    found = Stretches(
+        np.empty(shape, np.int64), np.empty(shape, np.bool_), np.empty((n, length), np.int64), np.empty((n, length), np.int64),
+        np.empty(n, np.int32), np.empty(n, np.int64),
+    )  # fmt: skip
+    _stretches(*_arrays(links), anchors, back, edge, *found)
+    return found
 
 
-def packed(links: Links, anchors: Ids, offsets: Ids, back: int, edge: bool) -> tuple[Ids, Mask]:
-    """The same one after the other: of item i ``offsets[i + 1] - offsets[i]`` steps, which must be there, and ``back + 1`` rows more.
+def packed(links: Links, anchors: Ids, taken: Counts, back: int, edge: bool) -> Stretches:
+    """The same one after the other: of item i ``taken[i]`` steps, which must be there (`lengths`), and ``back + 1`` rows more."""
+    n = len(anchors)
+    offsets = offsets_of(taken)
+    total = int(offsets[-1])
+    window, blank = np.empty(total + n * (back + 1), np.int64), np.empty(total + n * (back + 1), np.bool_)
+    steps, row_ids, end = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(n, np.int64)
+    _packed(*_arrays(links), anchors, back, edge, offsets, window, blank, steps, row_ids, end)
+    return Stretches(window, blank, steps, row_ids, taken, end)
 
-    Returns:
-        window, blank: ``(offsets[-1] + n · (back + 1),)``.
-    """
-    total = int(offsets[-1]) + len(anchors) * (back + 1)
-    window, blank = np.empty(total, np.int64), np.empty(total, np.bool_)
-    _packed(*_arrays(links), anchors, back, edge, offsets, window, blank)
-    return window, blank
+
+def offsets_of(taken: Counts) -> Ids:
+    """``(n + 1,)``: where each item begins, and where the last one ends."""
+    offsets = np.zeros(len(taken) + 1, np.int64)
+    np.cumsum(taken, out=offsets[1:])
+    return offsets
 
 
 def lengths(links: Links, anchors: Ids, limit: int, most: int) -> Counts | None:

@@ -5,8 +5,7 @@ A step that is used up has a negative successor: no anchor, but walks pass throu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,7 @@ DELETED = 1
 """In ``replay/removed``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Links:
+class Links(NamedTuple):
     """What walks look at: mapped columns, element i being row ``origin + i``. Rows outside [first, stop) do not exist."""
 
     successor: npt.NDArray[np.int32]

@@ -137,7 +137,7 @@ def run_moves(api: Any, table: str, moves: list[Move], view: rs.Transition, seed
         api.drop_table(table)
 
 
-EXAMPLES = {"embedded": 60, "remote": 20}
+EXAMPLES = {"embedded": 20, "remote": 8}
 
 
 @pytest.mark.parametrize("max_steps", [None, 12])

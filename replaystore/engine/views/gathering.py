@@ -7,8 +7,7 @@ rows to take, and gathered by `fill` straight into wherever the batch is to lie:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,26 +21,24 @@ from replaystore.schema.columns import Column
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
 
-_NONE_REMOVED = np.zeros(0, np.uint8)
+_NONE_REMOVED, _NO_ROWS = np.zeros(0, np.uint8), np.zeros(0, np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(NamedTuple):
     """Places of a field that get something else than the rows taken."""
 
     places: Any
     """Index into the field: ``(m,)``, or a tuple of such."""
     source: Array
-    index: Ids
+    at: Ids
     """Elements of `source`, of a shape that fits the places."""
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
+class Take(NamedTuple):
     """Rows to gather into a field."""
 
     source: Array
-    index: Ids
+    at: Ids
     blank: npt.NDArray[np.bool_] | None
     """Where True, zeros instead (frames before an episode's start, steps after its end)."""
     patch: Patch | None = None
@@ -54,7 +51,7 @@ class GatheredSample:
 
     def __init__(self, small: Mapping[str, Array], takes: Mapping[str, Take], close: Callable[[], None]) -> None:
         self._small, self._takes, self._close = small, takes, close
-        fields = [Field(name, take.source.dtype, (*take.index.shape, *take.source.shape[1:])) for name, take in takes.items()]
+        fields = [Field(name, take.source.dtype, (*take.at.shape, *take.source.shape[1:])) for name, take in takes.items()]
         fields += [Field(name, array.dtype, array.shape) for name, array in small.items()]
         self.fields = tuple(fields)
 
@@ -62,9 +59,9 @@ class GatheredSample:
         """Gathers every field into ``out[field.name]``."""
         for name, take in self._takes.items():
             # "clip" skips the bounds check that makes the default three times slower; every index is known to be inside
-            np.take(take.source, take.index, axis=0, out=out[name], mode="clip")
+            np.take(take.source, take.at, axis=0, out=out[name], mode="clip")
             if take.patch is not None:
-                out[name][take.patch.places] = take.patch.source[take.patch.index]
+                out[name][take.patch.places] = take.patch.source[take.patch.at]
             if take.blank is not None:
                 out[name][take.blank] = 0
         for name, array in self._small.items():
@@ -75,8 +72,13 @@ class GatheredSample:
         self._close()
 
 
-def links_of(rows: Rows) -> Links:
-    """What walks look at."""
+def links_of(rows: Rows, *, backwards: bool = True) -> Links:
+    """What walks look at; without `backwards` only what those along the stream do."""
+    if not backwards:
+        return Links(
+            rows.array("replay/successor"), _NO_ROWS, rows.array("meta/kind"), rows.array("steps/terminated"), _NONE_REMOVED,
+            rows.origin, rows.first, rows.stop,
+        )  # fmt: skip
     try:
         removed = rows.array("replay/removed")
     except KeyError:  # a table from before rows could be deleted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ def expand(
     rng: npt.NDArray[np.uint64],
 ) -> tuple[dict[str, Array], dict[str, Take]]:
     """See `replaystore.engine.views.transition.expand`; `every` has the names of all columns, `names` those to be read."""
-    walk = transition.Walk(rows, view.transition, anchors, rng)
+    walk = transition.Walk(rows, view.transition, anchors, rng, backwards=True)
     goals = _goals(view, walk.links, anchors, rng)
     relabelled = np.flatnonzero(goals >= 0)
     info["relabelled"], info["goal_ids"] = goals >= 0, goals
@@ -65,7 +64,7 @@ def expand(
         stacked = rows_of_goals[:, None] if view.stacks(view.desired) else rows_of_goals
         for field in (f"{kind}/{view.desired}" for kind in ("data", "next", "window")):
             if field in takes:
-                takes[field] = replace(takes[field], patch=Patch(relabelled, achieved, stacked))
+                takes[field] = takes[field]._replace(patch=Patch(relabelled, achieved, stacked))
     reached = np.concatenate([walk.path[:, 1:], walk.end[:, None]], axis=1)  # one row after each step; right up to the last taken
     longest = np.arange(reached.shape[1]) + 1 >= walk.taken[:, None]
     reached = np.where(longest, walk.end[:, None], reached)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.core.stretch import lengths, packed, stretches
-from replaystore.core.walk import Counts, Ids, Links
+from replaystore.core.stretch import Mask, Stretches, lengths, offsets_of, packed, stretches
+from replaystore.core.walk import Ids, Links
 from replaystore.engine.rows import Rows
 from replaystore.engine.views.gathering import Patch, Take, links_of
 from replaystore.errors import InvalidArgument
@@ -19,43 +19,73 @@ from replaystore.schema.columns import is_observation
 from replaystore.schema.views import Episode, Sequence, covers
 
 Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
 
 _TRUE = np.ones(1, np.bool_)
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Rows of a batch, ids relative to the origin. "Places" are ``(n, T)`` when padded, ``(total,)`` when packed."""
+class Places:
+    """The rows of a batch, and how they lie: ``(n, T)`` places when padded, ``(total,)`` when packed."""
 
-    steps: Ids
-    """Of each place."""
-    padded: Mask | None
-    """Places after an item's last step; None when there are none."""
-    taken: Counts
-    """``(n,)`` steps of each item."""
-    last: Any
-    """Index of each item's last place."""
-    end: Ids
-    """``(n,)`` row after the last step."""
-    window: Ids
-    """The steps with frames before them and the row after."""
-    window_blank: Mask | None
-    plain: Ids
-    """The window without the frames before it."""
-    plain_blank: Mask | None
-    stacked: Ids
-    """``(places, frame_stack)`` frames of each place."""
-    stacked_blank: Mask | None
-    info: dict[str, Array]
+    def __init__(self, found: Stretches, view: Sequence | Episode, *, is_packed: bool) -> None:
+        self.found, self._frames, self._packed = found, view.frame_stack, is_packed
+        self.window_blank = _some(found.blank)
+        self.info: dict[str, Array] = {"row_ids": found.row_ids, "steps_taken": found.taken}
+        self.padded: Mask | None = None
+        """Places after an item's last step; None when there are none."""
+        if is_packed:
+            self._offsets = self.info["offsets"] = offsets_of(found.taken)
+        else:
+            mask = self.info["mask"] = found.row_ids >= 0
+            self.padded = None if mask.all() else ~mask
+
+    @cached_property
+    def plain(self) -> tuple[Ids, Mask | None]:
+        """The window without the frames before the first step."""
+        back, window = self._frames - 1, self.found.window
+        if not back:
+            return window, self.window_blank
+        if not self._packed:
+            return window[:, back:], _some(self.found.blank[:, back:])
+        n = len(self.found.taken)
+        before = (self._offsets[:-1] + np.arange(n) * self._frames)[:, None] + np.arange(back)
+        return np.delete(window, before.ravel()), None
+
+    @cached_property
+    def stacked(self) -> tuple[Ids, Mask | None]:
+        """The frames of each place: with one axis more."""
+        frames, window, blank = self._frames, self.found.window, self.found.blank
+        if self._packed:
+            begins = np.arange(self._offsets[-1]) + np.repeat(np.arange(len(self.found.taken)) * frames, self.found.taken)
+            of_each = begins[:, None] + np.arange(frames)
+            return window[of_each], _some(blank[of_each])
+        hidden = _sliding(blank, frames)[:, :-1]
+        if self.padded is not None:
+            hidden = hidden | self.padded[:, :, None]
+        return _sliding(window, frames)[:, :-1], _some(hidden)
+
+    def last(self, items: Ids) -> Any:
+        """Index of the last place of some items."""
+        if self._packed:
+            return self._offsets[items + 1] - 1
+        return items, self.found.taken[items] - 1
 
 
-def sequences(links: Links, view: Sequence, anchors: Ids) -> Stretch:
+def _some(blank: Mask) -> Mask | None:
+    return blank if blank.any() else None
+
+
+def _sliding(window: Array, frames: int) -> Array:
+    """``(n, W)`` as ``(n, W - frames + 1, frames)``, a view."""
+    return np.lib.stride_tricks.sliding_window_view(window, frames, axis=1)
+
+
+def sequences(links: Links, view: Sequence, anchors: Ids) -> Places:
     """The rows of sequences."""
-    return _padded(links, view, anchors, view.burn_in + view.length)
+    found = stretches(links, anchors, view.burn_in + view.length, view.frame_stack - 1, view.padding == "edge")
+    return Places(found, view, is_packed=False)
 
 
-def episodes(links: Links, view: Episode, anchors: Ids) -> Stretch:
+def episodes(links: Links, view: Episode, anchors: Ids) -> Places:
     """The rows of episodes.
 
     Raises:
@@ -69,13 +99,13 @@ def episodes(links: Links, view: Episode, anchors: Ids) -> Stretch:
             "fewer, or set Episode(max_length=…)"
         )
     n, longest, total = len(anchors), int(taken.max()), int(taken.sum(dtype=np.int64))
-    frames = view.frame_stack
+    frames, edge = view.frame_stack, view.padding == "edge"
     if view.packed:
         _check_size(n, total + n * frames, f"{total} steps and {n} x {frames} more for frames and next observations", "")
-        return _packed(links, view, anchors, taken)
+        return Places(packed(links, anchors, taken, frames - 1, edge), view, is_packed=True)
     sizes = f"{n} items of {longest} steps, as the longest, and {frames} more for frames and next observations"
     _check_size(n, n * (longest + frames), sizes, ", pack them with Episode(packed=True)")
-    return _padded(links, view, anchors, longest)
+    return Places(stretches(links, anchors, longest, frames - 1, edge), view, is_packed=False)
 
 
 def _check_size(n: int, rows: int, sizes: str, remedy: str) -> None:
@@ -86,64 +116,13 @@ def _check_size(n: int, rows: int, sizes: str, remedy: str) -> None:
         )
 
 
-def _padded(links: Links, view: Sequence | Episode, anchors: Ids, length: int) -> Stretch:
-    back = view.frame_stack - 1
-    window, blank, taken = stretches(links, anchors, length, back, view.padding == "edge")
-    items = np.arange(len(anchors))
-    mask = np.arange(length) < taken[:, None]
-    whole = bool(mask.all())
-    steps = window[:, back:-1]
-    row_ids = np.where(mask, steps, -1)
-    end = window[items, back + taken]
-    window -= links.origin
-    steps = np.ascontiguousarray(steps)
-    padded = None if whole else ~mask
-    plain, plain_blank = window[:, back:], _some(blank[:, back:])
-    stacked, stacked_blank = steps, padded
-    if back:
-        stacked = _sliding(window, view.frame_stack)[:, :length]
-        stacked_blank = _some(_sliding(blank, view.frame_stack)[:, :length] | ~mask[:, :, None])
-    info: dict[str, Array] = {"mask": mask, "row_ids": row_ids, "steps_taken": taken}
-    return Stretch(
-        steps, padded, taken, (items, taken - 1), end - links.origin, window, _some(blank), plain, plain_blank, stacked, stacked_blank, info
-    )
-
-
-def _packed(links: Links, view: Episode, anchors: Ids, taken: Counts) -> Stretch:
-    frames, n = view.frame_stack, len(anchors)
-    offsets = np.zeros(n + 1, np.int64)
-    np.cumsum(taken, out=offsets[1:])
-    window, blank = packed(links, anchors, offsets, frames - 1, view.padding == "edge")
-    begins = np.arange(offsets[-1]) + np.repeat(np.arange(n) * frames, taken)  # of each step's frames in the window
-    ids = window[begins + frames - 1]
-    window -= links.origin
-    steps = stacked = ids - links.origin
-    plain, stacked_blank = window, None
-    if frames > 1:
-        of_each = begins[:, None] + np.arange(frames)
-        stacked, stacked_blank = window[of_each], _some(blank[of_each])
-        before = (offsets[:-1] + np.arange(n) * frames)[:, None] + np.arange(frames - 1)
-        plain = np.delete(window, before.ravel())
-    end = window[offsets[1:] + np.arange(1, n + 1) * frames - 1]
-    info: dict[str, Array] = {"offsets": offsets, "row_ids": ids, "steps_taken": taken}
-    return Stretch(steps, None, taken, offsets[1:] - 1, end, window, _some(blank), plain, None, stacked, stacked_blank, info)
-
-
-def _some(blank: Mask) -> Mask | None:
-    return blank if blank.any() else None
-
-
-def _sliding(window: Array, frames: int) -> Array:
-    """``(n, W)`` as ``(n, W - frames + 1, frames)``, a view."""
-    return np.lib.stride_tricks.sliding_window_view(window, frames, axis=1)
-
-
 def expand(
     rows: Rows, names: Mapping[str, str], view: Sequence | Episode, anchors: Ids, info: dict[str, Array]
 ) -> tuple[dict[str, Array], dict[str, Take]]:
     """The small fields and what to gather, by name; see `replaystore.engine.views.transition.expand`."""
     links = links_of(rows)
-    stretch = sequences(links, view, anchors) if isinstance(view, Sequence) else episodes(links, view, anchors)
+    places = sequences(links, view, anchors) if isinstance(view, Sequence) else episodes(links, view, anchors)
+    found = places.found
     here = anchors - rows.origin
     state = view.state_columns if isinstance(view, Sequence) else ()
     takes: dict[str, Take] = {}
@@ -152,24 +131,20 @@ def expand(
         if covers(state, name):
             takes[f"data/{name}"] = Take(source, here, None)
         elif is_observation(name):
-            stacks = view.stacks(name)
-            index, blank = (stretch.window, stretch.window_blank) if stacks else (stretch.plain, stretch.plain_blank)
+            index, blank = (found.window, places.window_blank) if view.stacks(name) else places.plain
             takes[f"window/{name}"] = Take(source, index, blank)
         elif view.stacks(name):
-            takes[f"data/{name}"] = Take(source, stretch.stacked, stretch.stacked_blank)
+            takes[f"data/{name}"] = Take(source, *places.stacked)
         else:
-            patch = _interrupted(links, source, stretch) if name == "truncated" else None
-            takes[f"data/{name}"] = Take(source, stretch.steps, stretch.padded, patch)
-    info |= stretch.info
+            patch = _interrupted(links, source, places) if name == "truncated" else None
+            takes[f"data/{name}"] = Take(source, found.steps, places.padded, patch)
+    info |= places.info
     info["policy_version"] = rows.array("meta/policy_version")[here]
     return {f"info/{name}": array for name, array in info.items()}, takes
 
 
-def _interrupted(links: Links, truncated: Array, stretch: Stretch) -> Patch | None:
+def _interrupted(links: Links, truncated: Array, places: Places) -> Patch | None:
     """An interrupted episode says that it is truncated in its closing row only: so does its last step here."""
-    closed = np.flatnonzero((links.kind[stretch.end] == 1) & truncated[stretch.end])
-    if not len(closed):
-        return None
-    last = stretch.last
-    places = tuple(part[closed] for part in last) if isinstance(last, tuple) else last[closed]
-    return Patch(places, _TRUE, np.zeros(len(closed), np.int64))
+    end = places.found.end
+    closed = np.flatnonzero((links.kind[end] == 1) & truncated[end])
+    return Patch(places.last(closed), _TRUE, np.zeros(len(closed), np.int64)) if len(closed) else None

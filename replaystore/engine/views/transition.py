@@ -12,9 +12,11 @@ from replaystore.core.walk import Counts, Ids, Links, backward, draw_limits, for
 from replaystore.engine.rows import Rows
 from replaystore.engine.views.gathering import Take, links_of
 from replaystore.schema.columns import is_observation, is_reward
-from replaystore.schema.views import Transition
+from replaystore.schema.views import MAX_N_STEP, Transition
 
 Array = npt.NDArray[Any]
+
+_LIMITS = np.arange(MAX_N_STEP + 1)
 
 
 class Walk:
@@ -22,10 +24,10 @@ class Walk:
 
     __slots__ = ("end", "links", "path", "taken")
 
-    def __init__(self, rows: Rows, view: Transition, anchors: Ids, rng: npt.NDArray[np.uint64]) -> None:
+    def __init__(self, rows: Rows, view: Transition, anchors: Ids, rng: npt.NDArray[np.uint64], *, backwards: bool = False) -> None:
         low, high = view.step_range
-        limits = np.array([high]) if low == high else draw_limits(rng, low, high, len(anchors))
-        self.links: Links = links_of(rows)
+        limits = _LIMITS[high : high + 1] if low == high else draw_limits(rng, low, high, len(anchors))
+        self.links: Links = links_of(rows, backwards=backwards or view.frame_stack > 1)
         path, taken, end = forward(self.links, anchors, limits, high)
         self.path: Ids = path
         """``(n, longest)`` steps taken, the last one repeated."""
