@@ -20,12 +20,13 @@ from replaystore.steps import OPEN, RUN_DTYPE, TERMINATED, StepBlock
 from replaystore.v1 import data_pb2 as data
 from replaystore.v1 import service_pb2 as service
 from replaystore.wire.blocks import encode_block
+from replaystore.wire.changes import encode_columns, encode_delete
 from replaystore.wire.framing import split, varint
 from replaystore.wire.parameters import encode_parts
 from replaystore.wire.records import config_json, encode_changes, encode_fork
 from replaystore.wire.samples import Updates, encode_query, encode_sample_request, encode_update
 
-COLUMNS = {"observation/a": rs.Column((3,)), "observation/b": rs.Column((2,), "uint8"), "action": rs.Column((), "int64")}
+COLUMNS = {"observation/a": rs.Column((3,)), "observation/b": rs.Column((2,), "uint8"), "action": rs.Column((), "int64", writable=True)}
 CONFIG = rs.TableConfig(COLUMNS, selector={"td": rs.Prioritized(), "flat": rs.Uniform()}, retention=rs.Retention(max_steps=5000))
 
 NAMES = (
@@ -141,6 +142,15 @@ def valid_calls(rng: random.Random) -> dict[str, Callable[[], list[Spoilable]]]:
             out.append(parts_of(message, data.SampleHeader, data.SampleQuery))
         return out
 
+    def update_columns() -> list[Spoilable]:
+        n = rng.randrange(1, 20)
+        return [parts_of(encode_columns("t", np.arange(n), {"action": np.full(n, rng.randrange(100))}), data.UpdateColumnsHeader)]
+
+    def delete() -> list[Spoilable]:
+        numbers, where = rng.choice(((np.arange(rng.randrange(5)), None), (None, rs.Filter(max_age_steps=2, actors=(9,)))))
+        message = encode_delete("t", episodes=rng.random() < 0.5, numbers=numbers, where=where)
+        return [parts_of(message, data.DeleteHeader)]
+
     def publish() -> list[Spoilable]:
         arrays = {"w": np.zeros((3, 4), np.float32), "b": np.arange(5)}
         return [parts_of(part, data.ParametersHeader) for part in encode_parts(arrays, name="policy")]
@@ -157,6 +167,8 @@ def valid_calls(rng: random.Random) -> dict[str, Callable[[], list[Spoilable]]]:
         "Append": append,
         "Sample": sample,
         "UpdatePriorities": lambda: [parts_of(encode_update("t", some_updates()), data.UpdatePrioritiesHeader)],
+        "UpdateColumns": update_columns,
+        "Delete": delete,
         "Flush": plain(lambda: service.FlushRequest(table="t", timeout_s=0.05)),
         "CreateTable": plain(lambda: service.CreateTableRequest(table="made", config_json=config_json(CONFIG), exist_ok=True)),
         "AlterTable": plain(
