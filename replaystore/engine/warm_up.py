@@ -12,6 +12,7 @@ from replaystore.engine.recovery import new_table
 from replaystore.engine.table import Table
 from replaystore.sampling import SampleRequest
 from replaystore.schema.columns import Column
+from replaystore.schema.filters import Filter
 from replaystore.schema.selectors import Prioritized, Uniform
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.schema.views import Episode, Hindsight, Sequence, Transition, View
@@ -39,4 +40,7 @@ def warm_up() -> None:
         views: tuple[View, ...] = (Sequence(2, frame_stack=2), Episode(), Episode(packed=True), goals, replace(goals, strategy="random"))
         for view in views:
             table.sample(SampleRequest(4, view, Uniform()), 1.0)
+        table.alter(retention=Retention(20, max_times_sampled=1))
+        table.changing.delete_steps([25])
+        table.changing.delete_episodes(where=Filter(max_length=20))
         table.close()
