@@ -40,14 +40,16 @@ class BufferPool:
         size = math.prod(shape) * dtype.itemsize
         if size < LARGE_BYTES:
             return np.empty(shape, dtype)
+        step = 1 << (size.bit_length() - 4)
+        rounded = -(-size // step) * step  # batches of episodes differ a little every time
         with self._lock:
-            if size not in self._buffers and len(self._buffers) >= KEPT_SIZES:
+            if rounded not in self._buffers and len(self._buffers) >= KEPT_SIZES:
                 self._buffers.pop(next(iter(self._buffers)))
-            kept = self._buffers.setdefault(size, [])
+            kept = self._buffers.setdefault(rounded, [])
             for buffer in kept:
                 if sys.getrefcount(buffer) == self._unused:
-                    return buffer.view(dtype).reshape(shape)
-            fresh = np.empty(size, np.uint8)
+                    return buffer[:size].view(dtype).reshape(shape)
+            fresh = np.empty(rounded, np.uint8)
             if len(kept) < KEPT_PER_SIZE:
                 kept.append(fresh)
-            return fresh.view(dtype).reshape(shape)
+            return fresh[:size].view(dtype).reshape(shape)
