@@ -12,7 +12,15 @@ from replaystore.engine.table import Table
 from replaystore.schema.views import AnchorRule
 
 LEAST, MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-NAMES = ("meta/episode", "meta/step_in_episode", "meta/insert_time", "meta/actor", "meta/policy_version", "replay/successor", "replay/removed")
+NAMES = (
+    "meta/episode",
+    "meta/step_in_episode",
+    "meta/insert_time",
+    "meta/actor",
+    "meta/policy_version",
+    "replay/successor",
+    "replay/removed",
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 import replaystore as rs
 from replaystore.engine import drawing
@@ -49,7 +49,8 @@ def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 @st.composite
 def filters(draw: st.DrawFn) -> rs.Filter | None:
-    names = draw(st.lists(st.sampled_from(["steps", "s", "versions", "version", "actors", "return", "length", "ended"]), max_size=2, unique=True))
+    kinds = ["steps", "s", "versions", "version", "actors", "return", "length", "ended"]
+    names = draw(st.lists(st.sampled_from(kinds), max_size=2, unique=True))
     given: dict[str, Any] = {}
     for name in names:
         low, high = sorted(draw(st.tuples(st.integers(0, 40), st.integers(0, 40))))
@@ -86,7 +87,7 @@ class Machine(RuleBasedStateMachine):
         self.highest = dict.fromkeys(PRIORITIZED, 1.0)
         self.known: set[int] = set()
         self.to_come: set[int] = set()
-        self.recent: list[rs.Filter | None] = [None]
+        self.watched: list[tuple[Any, rs.Filter | None, Any, int]] = []
 
     def teardown(self) -> None:
         self.table.close(save=False)
@@ -107,7 +108,11 @@ class Machine(RuleBasedStateMachine):
         self.known = anchors
 
     @rule(
-        stream=st.integers(0, 2), rows=st.integers(1, 12), ending=st.sampled_from([OPEN, OPEN, 1, 2]), newer=st.booleans(), s=st.integers(0, 9)
+        stream=st.integers(0, 2),
+        rows=st.integers(1, 12),
+        ending=st.sampled_from([OPEN, 1, 2]),
+        newer=st.booleans(),
+        s=st.integers(0, 9),
     )
     def append(self, stream: int, rows: int, ending: int, newer: bool, s: int) -> None:
         self.clock += s
@@ -158,27 +163,23 @@ class Machine(RuleBasedStateMachine):
     @rule(alpha=st.sampled_from([0.0, 0.3, 1.0]))
     def alter(self, alpha: float) -> None:
         names = {**self.table.config.selectors, "prioritized": rs.Prioritized(alpha, 0.1), "recent": rs.Recency(2.0 + alpha)}
-        for step, value in self.priorities["prioritized"].items():  # without an exponent all priorities are 1
-            if self.table.config.selectors["prioritized"].alpha == 0:
-                self.priorities["prioritized"][step] = 1.0
-            del value
+        if self.table.config.selectors["prioritized"].alpha == 0:  # without an exponent all priorities are 1
+            self.priorities["prioritized"] = dict.fromkeys(self.priorities["prioritized"], 1.0)
+            self.highest["prioritized"] = 1.0
         self.table.alter(selector=names)
 
-    @precondition(lambda self: bool(self.known))
-    @rule(
-        name=st.sampled_from([*SELECTORS, *FREE]),
-        where=filters(),
-        again=st.booleans(),
-        view=st.sampled_from(VIEWS),
-        n=st.integers(1, 12),
-        later=st.integers(0, 5),
-        data=st.data(),
-    )
-    def draw(self, name: Any, where: rs.Filter | None, again: bool, view: Any, n: int, later: int, data: st.DataObject) -> None:
-        if again:
-            where = data.draw(st.sampled_from(self.recent))
-        self.recent = [*self.recent, where][-6:]
-        self.clock += later
+    @rule(name=st.sampled_from([*SELECTORS, *FREE]), where=filters(), view=st.sampled_from(VIEWS), n=st.integers(1, 12))
+    def watch(self, name: Any, where: rs.Filter | None, view: Any, n: int) -> None:
+        """From now on this is drawn after every step, so that an index made once has to keep up."""
+        self.watched = [*self.watched, (name, where, view, n)][-4:]
+
+    @invariant()
+    def draws(self) -> None:
+        if self.known:
+            for name, where, view, n in self.watched:
+                self.draw(name, where, view, n)
+
+    def draw(self, name: Any, where: rs.Filter | None, view: Any, n: int) -> None:
         selector = self.table.config.selectors[name] if isinstance(name, str) else name
         world = self.world()
         ids = world.eligible(where, view.anchors)
