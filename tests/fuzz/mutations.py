@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import random
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from google.protobuf.message import Message
 import replaystore as rs
 from replaystore.sampling import SampleRequest
 from replaystore.schema.columns import DTYPES
+from replaystore.schema.filters import FILTERS
+from replaystore.schema.limiters import LIMITERS
+from replaystore.schema.selectors import SELECTORS
+from replaystore.schema.views import VIEWS
 from replaystore.steps import OPEN, RUN_DTYPE, TERMINATED, StepBlock
 from replaystore.v1 import data_pb2 as data
 from replaystore.v1 import service_pb2 as service
@@ -359,12 +364,17 @@ def _spoil_bytes(rng: random.Random, message: bytes) -> bytes:
 # -- what an answer must be like
 
 _MORE = (  # what fields are called that are no protobuf fields
-    "rate limiter", "message", "run", "runs", "column", "columns", "selector", "selectors", "retention", "view",
+    "rate limiter", "filter", "message", "run", "runs", "column", "columns", "selector", "selectors", "retention", "view",
     "config", "configuration", "parameter", "space", "alpha", "epsilon", "n_step", "gamma", "frame_stack",
     "padding", "stack_columns", "min_size_to_sample", "max_steps", "samples_per_insert", "error_buffer", "batch_size",
 )  # fmt: skip
+_RECORDS = (rs.Retention, *FILTERS.values(), *LIMITERS.values(), *SELECTORS.values(), *VIEWS.values())
 FIELD_NAMES = frozenset(
-    (*_MORE, *(f.name for file in (data, service) for kind in file.DESCRIPTOR.message_types_by_name.values() for f in kind.fields))
+    (
+        *_MORE,
+        *(f.name for kind in _RECORDS for f in dataclasses.fields(kind)),
+        *(f.name for file in (data, service) for kind in file.DESCRIPTOR.message_types_by_name.values() for f in kind.fields),
+    )
 )
 
 
