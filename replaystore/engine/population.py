@@ -117,6 +117,7 @@ class Population:
         self.steps -= steps
         if deleted:
             self.deletions += 1
+            self._selectors.deleted()
             kept = ids[(ids >= rows.first) & (ids < rows.stop)]
             self._leave(rows, left)
             self._files.touch("replay/removed", kept)

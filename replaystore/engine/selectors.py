@@ -179,10 +179,13 @@ class Selectors:
             kept.leave(rows, ids)
         for whole in self._whole.values():
             whole.leave(rows, ids)
-        if self._filtered and len(ids):
-            deleted = bool((rows.array("replay/removed")[ids - rows.origin] == 1).any())
-            for filtered in self._filtered.values():
-                filtered.leave(ids, deleted)
+        for filtered in self._filtered.values():
+            filtered.leave(ids)
+
+    def deleted(self) -> None:
+        """Rows were deleted, anchors or not; those that are no anchors any more are told of by `remove`."""
+        for filtered in self._filtered.values():
+            filtered.spoil()
 
     def drop(self, rows: Rows, first: int) -> None:
         """Steps below `first` are no more."""

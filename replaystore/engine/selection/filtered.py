@@ -111,11 +111,14 @@ class Filtered:
         if not self._where.about_episodes and not self._rule.episode_start:  # their episodes go on
             self._note(self._entered, ids)
 
-    def leave(self, ids: Ids, deleted: bool) -> None:
-        """`ids` are no anchors any more; `deleted` says whether some were deleted and not used up."""
-        if deleted and self._rule.episode_start:
-            self.forget()  # the first step of an episode goes with any of its rows
+    def leave(self, ids: Ids) -> None:
+        """`ids` are no anchors any more."""
         self._note(self._left, ids)
+
+    def spoil(self) -> None:
+        """Some row was deleted: the first step of an episode goes with any of its rows."""
+        if self._rule.episode_start:
+            self.forget()
 
     def revalue(self, ids: Ids) -> None:
         """The table's leaves of `ids` changed."""
