@@ -117,7 +117,7 @@ class DeleteCounts:
     """What became of a deletion."""
 
     deleted: int
-    """Rows that are no longer sampled, and were not deleted before."""
+    """Rows deleted now, closing rows counted in."""
 
     gone: int
     """Of the steps or episodes asked for by number: those evicted, unknown or deleted before."""
