@@ -126,6 +126,15 @@ class Writer:
     ) -> None:
         """Records one step: what was done in the current observation and what came of it.
 
+        Args:
+            action: as in the environment; nested ones, and those of several agents, as dicts.
+            reward: of this action; of several agents a dict.
+            terminated: whether the episode ended by itself, for all agents.
+            truncated: whether it was cut.
+            next_observation: what the action led to, like that of `reset`.
+            stream: which environment.
+            extras: further columns, nested ones as dicts.
+
         Raises:
             SchemaMismatch: a value does not fit its column, a column is missing or unknown. Nothing was recorded.
             InvalidArgument: the stream has no open episode.

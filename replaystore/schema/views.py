@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -47,10 +48,9 @@ def _check_agent(agent: Any) -> None:
 
 
 def _names(what: str, names: Any) -> tuple[str, ...]:
-    chosen = (names,) if isinstance(names, str) else tuple(names)
-    for name in chosen:
-        if not isinstance(name, str):
-            raise InvalidArgument(f"{what}={names!r} must be names of columns")
+    chosen = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else (None,)
+    if not all(isinstance(name, str) for name in chosen):
+        raise InvalidArgument(f"{what}={names!r} must be names of columns")
     return chosen
 
 

@@ -133,7 +133,7 @@ def expand(
         elif is_observation(name):
             index, blank = (found.window, places.window_blank) if view.stacks(name) else places.plain
             takes[f"window/{name}"] = Take(source, index, blank)
-        elif view.stacks(name):
+        elif view.stacks(name) and name not in ("terminated", "truncated"):
             takes[f"data/{name}"] = Take(source, *places.stacked)
         else:
             patch = _interrupted(links, source, places) if name == "truncated" else None
