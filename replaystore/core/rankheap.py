@@ -14,8 +14,7 @@ from replaystore.core.harmonic import harmonic, place_at
 from replaystore.core.jit import kernel
 from replaystore.core.random import next_unit
 
-_DIGIT = 8
-"""Bits per pass of the radix sort: 256 streams of writing are as many as caches follow."""
+_ALL, _HALF = np.uint32(0xFFFFFFFF), np.uint64(32)
 
 
 @kernel
@@ -127,38 +126,17 @@ def keep_from(first: int, kept_from: int, keys: Any, slots: Any, places: Any, si
 
 
 @kernel
-def _pass(keys: Any, slots: Any, to_keys: Any, to_slots: Any, size: int, shift: int) -> bool:
-    """One stable pass of a radix sort, largest first, by one digit; False, and nothing done, when all have the same."""
-    starts = np.zeros((1 << _DIGIT) + 1, np.int64)
-    last = (1 << _DIGIT) - 1
-    for i in range(size):
-        starts[last - ((keys[i] >> shift) & last) + 1] += 1
-    for digit in range(last + 1):
-        if starts[digit + 1] == size:
-            return False
-        starts[digit + 1] += starts[digit]
-    for i in range(size):
-        digit = last - ((keys[i] >> shift) & last)
-        to_keys[starts[digit]], to_slots[starts[digit]] = keys[i], slots[i]
-        starts[digit] += 1
-    return True
+def pack(keys: Any, slots: Any, packed: Any) -> None:
+    """An entry in one number, ``uint64[size]``: the larger the key the smaller it is. `keys` are float32 above 0 seen as uint32."""
+    for i in range(packed.shape[0]):
+        packed[i] = (np.uint64(keys[i] ^ _ALL) << _HALF) | np.uint64(slots[i])
 
 
 @kernel
-def sort(keys: Any, slots: Any, places: Any, size: int, spare_keys: Any, spare_slots: Any) -> None:
-    """Sorts the first `size` entries afresh, largest first, and notes their places. The spares are room for as many.
-
-    `keys` and `spare_keys` are float32 seen as uint32: above 0 both have the same order.
-    """
-    there = False
-    for shift in range(0, 32, _DIGIT):
-        if there:
-            there = not _pass(spare_keys, spare_slots, keys, slots, size, shift)
-        else:
-            there = _pass(keys, slots, spare_keys, spare_slots, size, shift)
-    for i in range(size):
-        if there:
-            keys[i], slots[i] = spare_keys[i], spare_slots[i]
+def unpack(packed: Any, keys: Any, slots: Any, places: Any) -> None:
+    """The entries again, at places in the order of `packed`."""
+    for i in range(packed.shape[0]):
+        keys[i], slots[i] = _ALL ^ np.uint32(packed[i] >> _HALF), np.uint32(packed[i])
         places[slots[i]] = i + 1
 
 

@@ -70,7 +70,7 @@ def test_leaves_of_1_are_drawn_evenly() -> None:
 def rank_shares(index: RankIndex, leaves: Array) -> tuple[Array, Array]:
     """The probability of each leaf, and the leaves by place."""
     mask = len(index._places) - 1
-    order = np.array([((int(slot) - ORIGIN) & mask) for slot in index._slots[: index.count]])
+    order = (index._slots[: index.count].astype(np.int64) - ORIGIN) & mask
     shares = np.zeros(len(leaves))
     shares[order] = np.arange(1, len(order) + 1.0) ** -index.alpha / reference.harmonic(index.alpha, len(order))
     return shares, order
@@ -99,10 +99,10 @@ def test_draws_by_rank_with_the_order_exact_and_approximate(alpha: float) -> Non
 def test_draws_by_rank_beyond_the_table_of_sums() -> None:
     leaves = np.random.default_rng(3).random(300_000, dtype=np.float32) + np.float32(0.1)
     index = built(RankIndex(0.7, stratified=False), leaves)
+    of_leaf, order = rank_shares(index, leaves)
     place = np.empty(len(leaves), np.int64)
-    place[np.argsort(-leaves, kind="stable")] = np.arange(1, len(leaves) + 1)
-    shares = np.arange(1, len(leaves) + 1.0) ** -0.7
-    shares /= shares.sum()
+    place[order] = np.arange(1, len(leaves) + 1)
+    shares = of_leaf[order]
     ids, probabilities = index.draw(leaves, ORIGIN, seed_state(7), 2 * DRAWS)
     ranks = place[ids - ORIGIN]
     np.testing.assert_allclose(probabilities, shares[ranks - 1], rtol=1e-10)
