@@ -1,8 +1,8 @@
 """Rate limiters: when inserting and sampling may go on.
 
-Counted in steps inserted and items sampled: closing rows are no steps, a batch of n is n items, and a step that was drawn twice is two items.
-Blocks of rows are let in whole, once one more step may come. Any limiter may be changed while the table is used (`alter_table`); it then
-counts from now on, and is kept with the table like the counters.
+Counted in steps inserted and items sampled: closing rows are no steps, a batch of n is n items, and a step drawn twice is two items. Blocks
+of rows are let in whole, once one more step may come. Any limiter may be changed while the table is used (`alter_table`); it then counts
+from now on, and is kept with the table like the counters.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class SampleToInsertRatio:
 class Queue:
     """At most `size` anchors wait to be sampled: inserting waits while there are so many, sampling while there are too few.
 
-    Counted are anchors, steps that can be sampled now. The newest row of each stream is none yet, so it takes no place, and the row that makes
-    it one can always come in while there is room. Neither side can wait for ever on the other: inserts wait at `size` anchors or more, and
-    from those every batch that is allowed (at most `size`) can be drawn.
+    Counted are anchors, steps that can be sampled now. The newest row of each stream is none yet, so it takes no place, and the row that
+    makes it one can always come in while there is room. Neither side can wait for ever on the other: inserts wait at `size` anchors or more,
+    and from those every batch that is allowed (at most `size`) can be drawn.
 
     For ``selector=Fifo()`` and ``retention=Retention(max_times_sampled=1)``, which make each step leave when it was sampled.
     """
