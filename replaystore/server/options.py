@@ -34,7 +34,10 @@ class ServerOptions:
     """Blocks and batches up to this size are copied on the event loop; larger ones in a thread (copying 256 KiB takes about 50 µs)."""
 
     inline_items: int = 4096
-    """Batches of more items are drawn in a thread."""
+    """More priorities than this are updated in a thread."""
+
+    inline_rows: int = 16384
+    """Batches of more rows, items times what the view walks over for each, are drawn in a thread."""
 
     snapshots: Path | None = None
     """Where clients may have snapshots made, each in a folder of its own; None: nowhere."""

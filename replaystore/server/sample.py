@@ -10,6 +10,7 @@ import grpc
 
 from replaystore.errors import ReplayStoreError
 from replaystore.sampling import PreparedSample
+from replaystore.schema.views import Episode, Hindsight
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call, reported
 from replaystore.server.waiting import bounded_wait, in_thread, wait_turn
@@ -75,7 +76,8 @@ class SampleService:
     async def _prepare(self, table: Table, incoming: IncomingSample, outgoing: _Outgoing) -> DrawnSample:
         request = incoming.request
         assert request is not None
-        large = request.batch_size > self._options.inline_items
+        far = isinstance(request.view, Episode | Hindsight)  # as far as episodes go, which is not known yet
+        large = far or request.batch_size * request.view.rows > self._options.inline_rows
 
         async def attempt(ticket: Ticket | None) -> DrawnSample | None:
             if large:
