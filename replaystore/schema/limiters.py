@@ -58,8 +58,8 @@ class Queue:
     """At most `size` anchors wait to be sampled: inserting waits while there are so many, sampling while there are too few.
 
     Counted are anchors, steps that can be sampled now. The newest row of each stream is none yet, so it takes no place, and the row that
-    makes it one can always come in while there is room. Neither side can wait for ever on the other: inserts wait at `size` anchors or more,
-    and from those every batch that is allowed (at most `size`) can be drawn.
+    makes it one can always come in while there is room. Neither side can wait for ever on the other: inserts wait at `size` anchors or
+    more, and from those every batch that is allowed (at most `size`) can be drawn.
 
     For ``selector=Fifo()`` and ``retention=Retention(max_times_sampled=1)``, which make each step leave when it was sampled.
     """

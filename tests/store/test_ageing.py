@@ -198,3 +198,34 @@ def test_deleting_while_the_tail_is_open(store: Store) -> None:
         ids = set(store.sample("t", 500, seed=1).step_ids.tolist())
     assert not {newest, newest - 1} & ids
     assert newest + 1 in ids
+
+
+def test_with_fsync_a_change_is_acknowledged_once_it_is_on_the_disk(tmp_path: Path) -> None:
+    columns = {**config().columns, "note": rs.Column((), "int16", writable=True)}
+    with rs.open(tmp_path / "a", durability="fsync", commit_interval_s=60) as store:
+        store.create_table("t", rs.TableConfig(columns, seed=7))
+        write_noted(store)
+        files = store.table("t")._files
+        assert store.delete_steps("t", [1]).deleted == 1
+        assert files.durable_changes == files.changes == 1
+        assert store.update_columns("t", [0, 2], {"note": [1, 2]}).applied == 2
+        assert files.durable_changes == files.changes == 2
+        assert store.delete_steps("t", [1]).gone == 1
+
+
+def test_rows_that_are_written_into_are_durable_first(tmp_path: Path) -> None:
+    columns = {**config().columns, "note": rs.Column((), "int16", writable=True)}
+    with rs.open(tmp_path / "a", commit_interval_s=60) as store:
+        store.create_table("t", rs.TableConfig(columns, seed=7))
+        write_noted(store)
+        assert store.stats("t").durable_step == 0
+        assert store.update_columns("t", [2], {"note": [1]}).applied == 1
+        assert store.stats("t").durable_step == 5
+        assert store.table("t")._files.settled_step == 5
+
+
+def write_noted(store: Store) -> None:
+    with store.writer("t") as writer:
+        writer.reset(observation(0, 0, 0))
+        for t in range(4):
+            writer.append(t, 1.0, t == 3, False, observation(0, 0, t + 1), note=0)
