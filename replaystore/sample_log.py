@@ -7,8 +7,9 @@ A file of records, each written with one call:
 all little-endian, after the eight bytes ``RSLOG1\\r\\n``. A body begins with one byte, its kind:
 
     Q   a query: JSON {"table", "view", "columns", "selector", "where", "normalise"}; the queries of a file are numbered from 0
-    B   a batch: u32 query, u32 n, u64 index in its sampler, i64 seed, i64 as_of, f64 beta, i64 candidates, f64 mass; then n numbers each:
-        step_ids i64, probabilities f64, ages i64, priorities f32, weights f32, times_sampled u32
+    B   a batch: u32 query, u32 n, u64 index in its sampler, i64 seed, i64 as_of, f64 beta, i64 candidates, f64 mass, i64 CRC-32 of its
+        fields but the following, in the order of their names, or −1; then n numbers each: step_ids i64, probabilities f64, ages i64,
+        priorities f32, weights f32, times_sampled u32
 
 A process that dies leaves at most one record that is not whole, the last: readers end before it, and a writer that goes on cuts it off.
 One process writes a log at a time.
@@ -22,7 +23,7 @@ import secrets
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +44,7 @@ MAGIC = b"RSLOG1\r\n"
 _FRAME = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 _FRAME_BYTES = _FRAME.size + _CRC.size
-_BATCH = struct.Struct("<cIIQqqdqd")
+_BATCH = struct.Struct("<cIIQqqdqdq")
 _ARRAYS = {
     "step_ids": "<i8",
     "probabilities": "<f8",
@@ -73,6 +74,8 @@ class LoggedBatch:
     beta: float
     candidates: int
     mass: float
+    checksum: int
+    """CRC-32 of everything in the batch that is not in `arrays`; -1: none was taken."""
     arrays: dict[str, Array]
     """step_ids, probabilities, ages, priorities, weights, times_sampled; ``(n,)`` each, as they were in the batch."""
 
@@ -81,18 +84,22 @@ class SampleLog:
     """A file that batches are noted in: ``store.sampler(…, log="samples.log")`` makes one, or several samplers share one of these.
 
     An existing log is gone on with. Each batch is handed to the operating system before the sampler returns it: what a killed process was
-    given is in the log; power loss may take the end of it. About 36 bytes per item.
+    given is in the log; power loss may take the end of it. About 36 bytes per item; checksums take half a second per gigabyte of batches.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, checksums: bool = True) -> None:
         """See the class.
+
+        Args:
+            path: a file, which is made when there is none.
+            checksums: notes a checksum of what each batch held, by which `replay_log` finds what is no longer the same.
 
         Raises:
             InvalidArgument: `path` is a file of another kind.
             Corruption: it is a log with a damaged record in the middle.
             StorageError: it cannot be written.
         """
-        self.path = Path(path)
+        self.path, self._checksums = Path(path), checksums
         self._lock = threading.Lock()
         self._queries: dict[str, int] = {}
         try:
@@ -132,6 +139,7 @@ class SampleLog:
         if request.seed is None:
             raise InvalidArgument("a batch without a seed cannot be read again: draw it with one")
         query = _query_of(table, request)
+        checksum = _checksum(batch.fields) if self._checksums else -1
         with self._lock:
             if self._file.closed:
                 raise InvalidArgument(f"the sample log {self.path} is closed")
@@ -140,7 +148,9 @@ class SampleLog:
             if number is None:
                 number = len(self._queries)
                 records = _framed(b"Q" + query.encode())
-            head = _BATCH.pack(b"B", number, len(batch), index, request.seed, batch.next_step, request.beta, batch.candidates, batch.mass)
+            head = _BATCH.pack(
+                b"B", number, len(batch), index, request.seed, batch.next_step, request.beta, batch.candidates, batch.mass, checksum
+            )
             arrays = [np.ascontiguousarray(batch[name], dtype).tobytes() for name, dtype in _ARRAYS.items()]
             self._append(records + _framed(b"".join((head, *arrays))))
             self._queries[query] = number
@@ -222,7 +232,7 @@ def replay_log(api: Any, path: str | Path, table: str | None = None, reward_fn: 
     """The very minibatches of an earlier run, in order: bit by bit those that the samplers returned.
 
     The rows are read again, so they must still be kept; only what is not stored with them comes from the log. Whatever was appended, or
-    given other priorities, since then makes no difference. Values that were changed in writable columns do.
+    given other priorities, since then makes no difference.
 
     Args:
         api: a `Store` or `Client` that has the tables.
@@ -231,7 +241,8 @@ def replay_log(api: Any, path: str | Path, table: str | None = None, reward_fn: 
         reward_fn: as it was given to the sampler, for `Hindsight` views.
 
     Raises:
-        NotFound: steps of a batch are no longer kept; names the batch and the first of them.
+        NotFound: steps of a batch are no longer kept; names the batch and the first of them. Or the rows around them are not as they were:
+            frames before them are evicted, or writable columns were changed.
     """
     for logged in SampleLog.read(path):
         name = logged.table if table is None else table
@@ -241,6 +252,11 @@ def replay_log(api: Any, path: str | Path, table: str | None = None, reward_fn: 
             )
         except NotFound as error:
             raise NotFound(f"{path}: batch {logged.position} cannot be read again: {error}") from None
+        if logged.checksum >= 0 and logged.checksum != _checksum(again.fields):
+            raise NotFound(
+                f"{path}: batch {logged.position} (steps {logged.arrays['step_ids'][:3].tolist()}… of {name!r}) cannot be read again: its "
+                "steps are kept, but other rows that it showed are evicted, or columns were changed since"
+            )
         fields = {**again.fields, **{f"info/{name}": array for name, array in logged.arrays.items()}}
         batch = Batch(fields, logged.view, logged.candidates, logged.mass, logged.as_of)
         yield batch if reward_fn is None else batch.relabel(reward_fn)
@@ -257,6 +273,14 @@ def _query_of(table: str, request: SampleRequest) -> str:
         "normalise": request.normalise,
     }
     return json.dumps(query, separators=(",", ":"), sort_keys=True)
+
+
+def _checksum(fields: Mapping[str, Array]) -> int:
+    crc = 0
+    for name in sorted(fields):
+        if name.removeprefix("info/") not in _ARRAYS:
+            crc = zlib.crc32(np.ascontiguousarray(fields[name]).reshape(-1).view(np.uint8).data, crc)
+    return crc
 
 
 def _framed(body: bytes) -> bytes:
@@ -295,11 +319,12 @@ def _bodies(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _batch_of(body: bytes, position: int, queries: list[dict[str, Any]], views: list[View]) -> LoggedBatch:
-    _, number, count, index, seed, as_of, beta, candidates, mass = _BATCH.unpack_from(body)
+    _, number, count, index, seed, as_of, beta, candidates, mass, checksum = _BATCH.unpack_from(body)
     arrays, at = {}, _BATCH.size
     for name, dtype in _ARRAYS.items():
         arrays[name] = np.frombuffer(body, dtype, count, at).astype(np.dtype(dtype).newbyteorder("="))
         at += arrays[name].nbytes
     query = queries[number]
     columns = None if query["columns"] is None else tuple(query["columns"])
-    return LoggedBatch(position, index, query["table"], views[number], columns, query, seed, as_of, beta, candidates, mass, arrays)
+    known = (position, index, query["table"], views[number], columns, query, seed, as_of)
+    return LoggedBatch(*known, beta, candidates, mass, checksum, arrays)

@@ -92,6 +92,24 @@ def test_what_was_evicted_is_named(tmp_path: Path) -> None:
             next(rs.replay_log(store, tmp_path / "log"))
 
 
+def test_what_was_evicted_around_the_steps_is_found_out(tmp_path: Path) -> None:
+    """The steps are still there, an earlier frame is not: padding would take its place."""
+    with rs.open(tmp_path / "data") as store:
+        fill(store, "t", 1, 20, retention=rs.Retention(max_steps=40))
+        view = rs.Transition(frame_stack=8)
+        with (
+            store.sampler("t", 6, view=view, seed=4, log=tmp_path / "log") as sampler,
+            SampleLog(tmp_path / "light", checksums=False) as light,
+            store.sampler("t", 6, view=view, seed=4, log=light) as other,
+        ):
+            given = [next(sampler), next(other)]
+        play(store, "t", 1, 18 + int(given[0].step_ids.min()))
+        assert store.stats("t").first_step == given[0].step_ids.min() > 0
+        with pytest.raises(rs.NotFound, match=r"log: batch 0 \(steps \[\d+, .* its steps are kept, but other rows"):
+            next(rs.replay_log(store, tmp_path / "log"))
+        assert len(next(rs.replay_log(store, tmp_path / "light"))) == 6
+
+
 def test_another_table_may_have_the_rows(tmp_path: Path) -> None:
     with rs.open(tmp_path / "data") as store:
         fill(store, "t", 1, 20)
@@ -219,4 +237,4 @@ def test_the_format_is_what_the_module_says(whole: tuple[bytes, list[int]]) -> N
     body = content[20 : 20 + length]
     assert zlib.crc32(body) == crc
     assert body.startswith(b'Q{"columns":null,"normalise":"batch","selector":"td","table":"t","view":{')
-    assert sizes[3] - sizes[2] == 12 + 57 + 3 * 36  # the third batch has the first one's query
+    assert sizes[3] - sizes[2] == 12 + 65 + 3 * 36  # the third batch has the first one's query
