@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from replaystore.errors import ReplayStoreError
-from replaystore.sampling import PreparedSample
+from replaystore.sampling import PreparedSample, SampleRequest
 from replaystore.schema.views import Episode, Hindsight
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call, reported
@@ -65,19 +65,23 @@ class SampleService:
         except ReplayStoreError as error:
             return _failed(incoming.number, counts, error)
 
+    def _is_long(self, request: SampleRequest) -> bool:
+        """Whether walking over the rows of a batch takes longer than the event loop may."""
+        far = isinstance(request.view, Episode | Hindsight)  # as far as episodes go, which is not known yet
+        return far or request.batch_size * request.view.rows > self._options.inline_rows
+
     async def _prepare_at(self, table: Table, incoming: IncomingSample, _: _Outgoing) -> DrawnSample:
         request, step_ids = incoming.request, incoming.step_ids
         assert request is not None
         assert step_ids is not None
-        if len(step_ids) > self._options.inline_items:
+        if self._is_long(request):
             return await in_thread(self._copying, lambda: table.prepare_at(request, step_ids, incoming.as_of), _close_lost)
         return table.prepare_at(request, step_ids, incoming.as_of)
 
     async def _prepare(self, table: Table, incoming: IncomingSample, outgoing: _Outgoing) -> DrawnSample:
         request = incoming.request
         assert request is not None
-        far = isinstance(request.view, Episode | Hindsight)  # as far as episodes go, which is not known yet
-        large = far or request.batch_size * request.view.rows > self._options.inline_rows
+        large = self._is_long(request)
 
         async def attempt(ticket: Ticket | None) -> DrawnSample | None:
             if large:
