@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from replaystore.batch import Batch
-from replaystore.errors import InvalidArgument, SchemaMismatch
+from replaystore.errors import ReplayStoreError, SchemaMismatch
 from replaystore.sampling import SampleRequest, derive_seed
 from replaystore.schema.selectors import KEEPS_PRIORITIES, Prioritized, RankPrioritized, Recency, Uniform
 from replaystore.steps import UpdateCounts
@@ -95,12 +95,16 @@ class Source:
         return piece
 
     def receive(self) -> None:
-        """Waits for the oldest piece in flight. When that fails it stays in flight."""
+        """Waits for a piece in flight; when that fails, all stay in flight.
+
+        Usually it is the oldest, but a sampler puts a request that the limiter refused behind the others.
+        """
         batch: Batch = next(self.sampler)
-        piece = self.in_flight[0]
-        if len(batch) != piece.count:
-            raise InvalidArgument(f"source {self.name!r}: {piece.count} items were asked for, {len(batch)} came")
-        self.in_flight.popleft()
+        piece = next((piece for piece in self.in_flight if piece.count == len(batch)), None)
+        if piece is None:
+            asked = [piece.count for piece in self.in_flight]
+            raise ReplayStoreError(f"source {self.name!r}: a batch of {len(batch)} came, batches of {asked} were asked for")
+        self.in_flight.remove(piece)
         piece.batch = batch
         self.learn(batch)
 

@@ -100,3 +100,20 @@ def test_batches_stay_whole(failing: list[set[int]], size: int, prefetch: int, s
             np.testing.assert_allclose(batch.weights, batch.probabilities.min() / batch.probabilities, rtol=1e-6)
     assert got >= 60 - max(map(len, failing)) * len(failing)
     assert not any(thread.is_alive() for thread in sampler._threads)
+
+
+class Reordering(FakeSampler):
+    """Puts what it was asked for first behind the rest, as a sampler does with a request that the server's limiter refused."""
+
+    def __next__(self) -> rs.Batch:
+        self.line.append(self.line.pop(0))
+        return super().__next__()
+
+
+def test_pieces_may_come_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeTable, "sampler", lambda self, *arguments, **options: Reordering(self))
+    sources = {"a": (FakeTable(0, set()), "t"), "b": (FakeTable(1, set()), "t")}
+    with rs.FederatedSampler(sources, 7, {"a": 0.5, "b": 0.5}, prefetch=4) as sampler:
+        counts = [np.bincount(next(sampler).sources).tolist() for _ in range(8)]
+    assert {tuple(count) for count in counts} == {(3, 4), (4, 3)}
+    assert np.sum(counts, axis=0).tolist() == [28, 28]
