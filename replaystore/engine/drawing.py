@@ -129,7 +129,8 @@ class Drawing:
         step_ids = ids_of(wanted)
         if len(step_ids) != request.batch_size:
             raise InvalidArgument(f"step_ids: {len(step_ids)} ids for batch_size={request.batch_size}")
-        if check_as_of(as_of) is not None:
+        check_as_of(as_of)
+        if as_of is not None:
             rows = replace(rows, stop=min(rows.stop, max(rows.first, as_of)))
         check_anchors(rows, step_ids, request.view, self.facts())
         info: dict[str, Array] = {

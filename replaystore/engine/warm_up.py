@@ -13,16 +13,30 @@ from replaystore.engine.table import Table
 from replaystore.sampling import SampleRequest
 from replaystore.schema.columns import Column
 from replaystore.schema.filters import Filter
-from replaystore.schema.selectors import Prioritized, Uniform
+from replaystore.schema.selectors import (
+    Fifo,
+    FreeSelector,
+    Lifo,
+    MaxHeap,
+    MinHeap,
+    Prioritized,
+    RankPrioritized,
+    Recency,
+    Selector,
+    Uniform,
+    WithoutReplacement,
+)
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.schema.views import Episode, Hindsight, Sequence, Transition, View
 from replaystore.steps import RUN_DTYPE, TERMINATED, StepBlock
 
 
 def warm_up() -> None:
-    """Runs a small table through its life in a temporary folder: about 0.1 s, or some seconds the first time after an installation."""
+    """Runs a small table through its life in a temporary folder: about 0.5 s, or some seconds the first time after an installation."""
     columns = {"observation": Column((2,), "float32"), "action": Column((), "int64")}
-    config = TableConfig(columns, {"p": Prioritized(), "u": Uniform()}, retention=Retention(20))
+    free: tuple[FreeSelector, ...] = (Uniform(), Fifo(), Lifo(), Recency(5.0, newest=1))
+    kept: dict[str, Selector] = {"p": Prioritized(), "r": RankPrioritized(), "h": MaxHeap(), "l": MinHeap(), "w": WithoutReplacement()}
+    config = TableConfig(columns, kept, retention=Retention(20))
     with tempfile.TemporaryDirectory(prefix="replaystore-") as folder:
         new_table(Path(folder) / "warm", config)
         table = Table("warm", Path(folder) / "warm", "rw")
@@ -33,8 +47,10 @@ def warm_up() -> None:
             arrays = {name: np.zeros((15, *column.shape), column.dtype) for name, column in config.columns.items()}
             arrays["terminated"][-1] = episode == 2
             table.append(StepBlock(arrays, runs), 1.0)
-        for selector in ("p", "u"):
-            batch = table.sample(SampleRequest(4, Transition(n_step=2, frame_stack=2), selector), 1.0)
+        for selector in (*free, *kept):
+            for where in (None, Filter(max_age_steps=15, actors=(0,))):
+                request = SampleRequest(4, Transition(n_step=2, frame_stack=2), selector, beta=0.5, where=where, normalise="table")
+                batch = table.sample(request, 1.0)
         table.update_priorities(batch.step_ids, np.ones(4), "p")
         goals = Hindsight(Transition((1, 2)), achieved="observation", desired="observation")
         views: tuple[View, ...] = (Sequence(2, frame_stack=2), Episode(), Episode(packed=True), goals, replace(goals, strategy="random"))
