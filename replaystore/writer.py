@@ -133,7 +133,7 @@ class Writer:
             truncated: whether it was cut.
             next_observation: what the action led to, like that of `reset`.
             stream: which environment.
-            extras: further columns, nested ones as dicts.
+            extras: further columns, nested ones as dicts; writable ones that are left out begin as zeros.
 
         Raises:
             SchemaMismatch: a value does not fit its column, a column is missing or unknown. Nothing was recorded.
@@ -150,7 +150,10 @@ class Writer:
         for name, value in extras.items():
             given += put(name, value, s, slot)
         if given != len(self._others):
-            raise self._incomplete({"action", "reward", "terminated", "truncated", *extras})
+            names = {"action", "reward", "terminated", "truncated", *extras}
+            given += self._leave_open(names, (s, slot))
+            if given != len(self._others):
+                raise self._incomplete(names)
         put("observation", next_observation, s, slot + 1)
         self._counts[s] = slot + 1
         if terminated or truncated:
@@ -179,7 +182,7 @@ class Writer:
             next_observations: array, or nested like the observation space, of arrays.
             reset_mask: where True, that stream begins a new episode: its next_observations row is the first observation and the rest of
                 its row is ignored.
-            extras: further columns.
+            extras: further columns; writable ones that are left out begin as zeros.
 
         Raises:
             SchemaMismatch: a value does not fit. Nothing was recorded.
@@ -196,7 +199,10 @@ class Writer:
         values = {**self._fit_nested("action", actions, n), **self._fit_extras(given, n)}
         following = self._fit_nested("observation", next_observations, n)
         if len(values) != len(self._others):
-            raise self._incomplete(values)
+            left = self._left_out(values)
+            values |= {name: np.zeros((n, *self._columns[name].shape), self._columns[name].dtype) for name in left}
+            if len(values) != len(self._others):
+                raise self._incomplete(values)
         if int(self._counts.max()) + 3 > self._capacity or self._due(int(self._counts.sum())):
             self._send()
         for s in np.flatnonzero(mask):
@@ -317,6 +323,18 @@ class Writer:
         else:
             buffer[s, slot] = fit(name, column, value, None)
         return 1
+
+    def _left_out(self, given: Collection[str]) -> list[str]:
+        """Writable columns that are not among the names `given`."""
+        able = [name for name in self._others if self._columns[name].writable and name.split("/")[0] not in ("action", "reward")]
+        return [name for name in able if not any(name == part or name.startswith(f"{part}/") for part in given)]
+
+    def _leave_open(self, given: Collection[str], place: tuple[int, int]) -> int:
+        """Puts zeros into them; returns how many they are."""
+        left = self._left_out(given)
+        for name in left:
+            self._buffers[name][place] = 0
+        return len(left)
 
     def _incomplete(self, given: Collection[str]) -> SchemaMismatch:
         missing = [name for name in self._others if not any(name == part or name.startswith(f"{part}/") for part in given)]

@@ -59,7 +59,8 @@ class Column:
     """Where the column came from a Gymnasium space: its kind and bounds, e.g. ``{"kind": "Discrete", "n": 4}``."""
 
     writable: bool = False
-    """Whether `update_columns` may change rows that are there: annotations, advantages, relabelled rewards."""
+    """Whether `update_columns` may change rows that are there: annotations, advantages, relabelled rewards. A writer may leave such a
+    column out, but for actions and rewards: its rows begin as zeros."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.writable, bool):

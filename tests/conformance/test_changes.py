@@ -141,6 +141,26 @@ def test_what_cannot_be_written_is_refused_whole(side: Side, ids: Any, values: A
     assert not side.api.read_steps("t", 0, 10, ["advantage"])["advantage"].any()
 
 
+def test_writable_columns_may_be_left_out_when_steps_are_written(side: Side) -> None:
+    api = side.api
+    api.create_table("t", rs.TableConfig(COLUMNS, seed=3))
+    with api.writer("t") as writer:
+        writer.reset(np.zeros(2, "f4"))
+        writer.append(0, 1.0, False, False, np.zeros(2, "f4"), advantage=5.0, features=np.ones(3, "u1"))
+        writer.append(1, 1.0, True, False, np.zeros(2, "f4"))
+    with api.writer("t", streams=2) as writer:
+        both, never = np.zeros(2), np.zeros(2, bool)
+        for first in (True, False):
+            writer.append_batch(
+                both.astype(int), both, never, never, np.zeros((2, 2), "f4"), reset_mask=np.full(2, first), advantage=both + 3
+            )
+        with pytest.raises(rs.SchemaMismatch, match="'action'"):
+            writer.append_batch({}, both, never, never, np.zeros((2, 2), "f4"))
+    rows = api.read_steps("t", 0, 9, ["advantage", "features"])
+    assert rows["advantage"].tolist() == [5, 0, 0, 3, 0, 3, 0]
+    assert rows["features"][:, 0].tolist() == [1, 0, 0, 0, 0, 0, 0]
+
+
 def test_a_queue_gives_each_step_once_and_in_order(side: Side) -> None:
     api = side.api
     queue = {"selector": rs.Fifo(), "rate_limiter": rs.Queue(4), "retention": rs.Retention(max_times_sampled=1)}
