@@ -11,7 +11,7 @@ import numpy.typing as npt
 from replaystore.core.walk import Counts, Ids, Links, backward, draw_limits, forward, pad_edge
 from replaystore.engine.rows import Rows
 from replaystore.engine.views.gathering import Take, links_of
-from replaystore.schema.columns import is_observation, is_reward
+from replaystore.schema.columns import is_observation
 from replaystore.schema.views import MAX_N_STEP, Transition
 
 Array = npt.NDArray[Any]
@@ -57,20 +57,21 @@ def expand(
     takes: dict[str, Take] = {}
     here = anchors - rows.origin
     following = end - rows.origin
-    stacks = _Stacks(rows, view, anchors, walk)
+    stacks = _Stacks(rows, view, anchors, walk) if view.frame_stack > 1 else None
     for name, stored in names.items():
         source = rows.array(f"steps/{stored}")
-        if is_reward(name):
+        group = name.partition("/")[0]
+        if group == "reward":
             small[f"data/{name}"] = n_step_return(source, walk.path - rows.origin, walk.taken, view.gamma)
         elif name == "terminated":
             small["data/terminated"] = ended
         elif name == "truncated":  # an interrupted episode says so in its closing row only
             small["data/truncated"] = truncated[last] | ((kind[following] == 1) & truncated[following])
-        elif view.stacks(name):
+        elif stacks is not None and view.stacks(name):
             takes |= stacks.takes(name, source)
         else:
             takes[f"data/{name}"] = Take(source, here, None)
-            if is_observation(name):
+            if group == "observation":
                 takes[f"next/{name}"] = Take(source, following, None)
     info["policy_version"] = rows.array("meta/policy_version")[here]
     info["discount"] = (view.gamma**walk.taken * ~ended).astype(np.float32)
