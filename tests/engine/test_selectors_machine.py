@@ -190,7 +190,7 @@ class Machine(RuleBasedStateMachine):
         if not ids or (order is not None and len(ids) < n) or not any(mass):
             assert prepared is None
             text = self.table.why_blocked("sample", n, SampleRequest(n, view, name, where=where))
-            assert ("none of" in text) or ("more are missing" in text) or ("every priority" in text)
+            assert ("none of" in text) or ("missing; writers" in text) or ("every priority" in text)
             return
         assert prepared is not None
         out = {field.name: np.empty(field.shape, field.dtype) for field in prepared.fields}

@@ -30,7 +30,8 @@ def why_nothing(request: SampleRequest, choice: Any, chooser: Any, rows: Rows, a
         what = f"{anchors} steps can be sampled" if choice.everything else f"{candidates} of {anchors} steps that can be sampled pass"
         what += "" if choice.everything else f" {_conditions(request.where, choice.rule)}"
         if isinstance(selector, DISTINCT) or n > candidates:
-            return f"{kind} draws {n} different steps, {what}: {n - candidates} more are missing; writers must go on, or ask for fewer"
+            missing = f"{n - candidates} more {'is' if n - candidates == 1 else 'are'} missing"
+            return f"{kind} draws {n} different steps, {what}: {missing}; writers must go on, or ask for fewer"
         return f"{what}, but every priority among them is zero: update_priorities must act"
     conditions, culprits = _conditions(request.where, choice.rule), _culprits(request.where, choice.rule, rows, facts)
     return f"none of {anchors} steps that can be sampled passes {conditions}{culprits}"
