@@ -82,12 +82,17 @@ def _work_top(nodes: Any, bases: Any, masks: Any, first: int, stop: int) -> floa
 def _best_of(
     leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, sign: float, level: int, low: int, high: int, key: float, after: int
 ) -> tuple[Any, int]:
-    """The first of the nodes [low, high) of `level` with the largest key among those that come after (`key`, node `after`) in order."""
+    """The first of the nodes [low, high) of `level` with the largest key among those that come after (`key`, node `after`) in order.
+
+    The first that has `key` itself ends the search: nothing comes in between.
+    """
     best, chosen = _NONE, -1
     for node in range(low, high):
         value = _key(leaves[node - origin], sign) if level == 0 else nodes[bases[level] + (node & masks[level])]
         if value > best and (value < key or (value == key and node > after)):
             best, chosen = value, node
+            if value == key:
+                break
     return best, chosen
 
 
@@ -157,7 +162,7 @@ def _take(
         else:
             low, high = live_children(first, stop, level, node)
             begin = node << 6
-            best, child = _best_of(leaves, origin, nodes, bases, masks, sign, level - 1, begin + low, begin + high, np.inf, -1)
+            best, child = _best_of(leaves, origin, nodes, bases, masks, sign, level - 1, begin + low, begin + high, key, -1)
             size = _push(keys, items, size, best, level - 1, child)
         low, high = top_low, top_high
         if level < top:
