@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 import replaystore as rs
 from replaystore.federated.sampler import MEASURE_EVERY
 from replaystore.store import Store
+from replaystore_client import Client
 from tests.core.statistics import check_counts
+from tests.server.conftest import ServerProcess
 
 from .conftest import Lab, fill, play
 
@@ -158,6 +161,30 @@ def test_a_server_that_goes_away_is_left_out_and_taken_in_again(make_lab: MakeLa
     assert len(messages) == 1
     assert "source 'far' (table 'pong'" in messages[0]
     assert any("'far' is back" in record.message for record in caplog.records)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_pauses")
+def test_a_server_that_is_killed_comes_back_with_what_it_had(tmp_path: Path, store: Store) -> None:
+    server = ServerProcess(tmp_path / "far", "127.0.0.1:0", "interval")
+    address = server.address
+    try:
+        with Client(address, timeout_s=30.0) as client:
+            fill(client, "pong", 1, 30, selector=PROPORTIONAL)
+            fill(store, "near", 2, 50)
+            sources = {"far": (client, "pong"), "near": (store, "near")}
+            with rs.FederatedSampler(sources, 20, {"far": 3, "near": 1}, timeout_s=30.0) as sampler:
+                sampler.update_priorities(next(sampler), np.full(20, 2.0))
+                next_until(sampler, lambda batch: sampler.updates.applied == 15)
+                hurry(sampler)
+                server.end("kill")
+                next_until(sampler, lambda batch: 0 not in batch.sources)
+                server = ServerProcess(tmp_path / "far", address, "interval")
+                batch = next_until(sampler, lambda batch: (batch.sources == 0).sum() == 15)
+                assert sampler.missing == {}
+                assert batch.probabilities[batch.sources == 1] == pytest.approx(0.25 / 50)
+    finally:
+        server.end("kill")
 
 
 @pytest.mark.usefixtures("short_pauses")

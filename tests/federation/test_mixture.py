@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import replaystore as rs
+from replaystore.server.thread import start_in_thread
+from replaystore.store import Store
+from replaystore_client import Client
 from tests.core.statistics import check_counts
 
 from .conftest import fill, play
@@ -104,6 +107,24 @@ def test_a_seed_gives_the_same_batches_and_sample_gives_the_first(two: Any) -> N
     alone = two.sample(mixture, 9, view=rs.Transition(n_step=(1, 4)), seed=11)
     np.testing.assert_array_equal(alone.step_ids, one[0].step_ids)
     assert any(not np.array_equal(one[0].step_ids, later.step_ids) for later in one[1:])
+
+
+def test_a_seed_gives_the_same_batches_on_both_sides(store: Store) -> None:
+    fill(store, "online", 1, 40, selector=rs.Prioritized())
+    fill(store, "offline", 2, 60, selector=rs.RankPrioritized())
+    mixture = rs.Mixture({"online": 0.37, "offline": 0.63})
+    options: Any = {"view": rs.Transition(n_step=(1, 3)), "seed": 12, "beta": rs.Linear(0.4, 1.0, steps=3)}
+    with (
+        start_in_thread(store) as server,
+        Client(server.address) as client,
+        store.sampler(mixture, 11, **options) as here,
+        client.sampler(mixture, 11, **options) as there,
+    ):
+        for one, other, _ in zip(here, there, range(5), strict=False):
+            assert one.keys() == other.keys()
+            for name in one.keys():  # noqa: SIM118 - a Batch is no mapping
+                if name != "times_sampled":
+                    np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
 def test_beta_may_be_a_schedule(two: Any) -> None:
