@@ -133,6 +133,8 @@ class Population:
 
     def use_up_all(self) -> None:
         """The same for all anchors, after retention has changed."""
+        if self.retention.max_times_sampled is None:
+            return
         rows = self.rows()
         anchors = rows.first + np.flatnonzero(rows.live("replay/successor") > 0)
         self.use_up(rows, anchors, rows.array("replay/times_sampled")[anchors - rows.origin])
