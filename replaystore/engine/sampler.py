@@ -34,6 +34,7 @@ class EmbeddedSampler:
         log: Log | None = None,
         reward_fn: RewardFunction | None = None,
     ) -> None:
+        check_number("prefetch", prefetch, 0, 1024, whole=True)
         check_reward_function(request.view, reward_fn)
         self._table, self._timeout_s, self._asks = table, timeout_s, prefetch > 0
         self._beta: Beta = request.beta if beta is None else beta

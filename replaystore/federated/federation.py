@@ -70,8 +70,8 @@ class FederatedSampler(JoinedSampler):
             sources: by name, an open store or a client (or anything with `describe`, `stats` and a `sampler` that has `ask`), and a table.
             batch_size: items per batch, of all sources together.
             shares: by source, numbers above 0; ``"mass"``: in proportion to what the sources' selectors draw in proportion to, as of each
-                one's newest reply, so that all tables together are sampled as one would be; ``"candidates"``: in proportion to how many
-                steps could be drawn.
+                one's newest reply, so that all tables together are sampled as one would be (their selectors must be alike for that);
+                ``"candidates"``: in proportion to how many steps could be drawn.
             options: ``view``, ``beta`` (a number or a schedule), ``seed``, ``selector``, ``columns``, ``where``, ``normalise``,
                 ``prefetch=4``, ``timeout_s=10.0`` (how long a source may keep the others waiting) and ``reward_fn``, as for a `sampler`.
 
