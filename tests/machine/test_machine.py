@@ -264,6 +264,7 @@ class TableMachine(RuleBasedStateMachine):
         assert self.store is not None
         ids = [len(self.model.rows) - place for place in places] + [-1, 0]
         values = [value + i for i in range(len(ids))]
+        self.table.commit()  # or the commit thread is asked to, and goes on beside us
         counts = self.store.update_columns("t", ids, {"note": values})
         assert (counts.applied, counts.gone) == self.model.write(ids, values)
 
