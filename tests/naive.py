@@ -30,6 +30,8 @@ class Episode:
     """Whether the closing row, which holds `following`, was written."""
     interrupted: bool = False
     """Ended by a reset in the middle or the writer's close: truncated, but its last step does not say so."""
+    deleted: set[int] = field(default_factory=set)
+    """Rows that a user deleted."""
 
     @property
     def rows(self) -> int:
@@ -40,9 +42,13 @@ class Episode:
         """Of row t; the closing row is the last one."""
         return self.following if t == len(self.steps) else self.steps[t].observation
 
+    def last(self, t: int) -> int:
+        """The last row that can be reached from row t."""
+        return min([row - 1 for row in self.deleted if row > t], default=self.rows - 1)
+
     def is_anchor(self, t: int) -> bool:
         """Whether step t can be sampled: the row after it is there."""
-        return t < len(self.steps) and t + 1 < self.rows
+        return t < len(self.steps) and t not in self.deleted and self.last(t) > t
 
 
 def steps_from(episode: Episode, t: int, limit: int) -> int:
@@ -52,7 +58,7 @@ def steps_from(episode: Episode, t: int, limit: int) -> int:
         step = episode.steps[t + taken]
         taken += 1
         following = t + taken  # the row after the last step taken: always there
-        newest = following + 1 >= episode.rows  # nobody knows yet what that step led to
+        newest = following == episode.last(t)  # nobody knows yet, or any more, what that step led to
         if taken == limit or step.terminated or following == len(episode.steps) or newest:
             return taken
 
@@ -98,8 +104,10 @@ def stack(episode: Episode, t: int, frame_stack: int, padding: str, zero: Callab
     if frame_stack == 1:
         return episode.observation(t)
     frames: list[Any] = []
+    there = True
     for back in range(frame_stack):
-        if t - back >= 0 and kept(t - back):
+        there = there and t - back >= 0 and kept(t - back)
+        if there:
             frames.insert(0, episode.observation(t - back))
         else:
             frames.insert(0, zero(frames[0]) if padding == "zero" else frames[0])
@@ -134,7 +142,7 @@ def sequence(
 
 def goals(episode: Episode, t: int, strategy: str, kept: Callable[[int], bool] = lambda t: True) -> list[int]:
     """Rows of `episode` whose achieved goal may become the goal of step t."""
-    rows = list(range(t + 1, episode.rows))
+    rows = list(range(t + 1, episode.last(t) + 1))
     if strategy == "final":
         return rows[-1:]
     if strategy == "episode":

@@ -21,7 +21,7 @@ def test_like_the_naive_model(shared: Side, kind: str) -> None:
     numbers = iter(range(10_000))
 
     @settings(max_examples=8, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-    @given(moves(40), VIEWS[kind], st.integers(0, 2**62))
+    @given(moves(longest=40), VIEWS[kind], st.integers(0, 2**62))
     def check(played: list[Move], view: Any, seed: int) -> None:
         world = World(shared.api, f"{kind}-{next(numbers)}", None)
         try:

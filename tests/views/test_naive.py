@@ -23,7 +23,7 @@ def test_like_the_naive_model(tmp_path: Path, kind: str, max_steps: int | None) 
     checked = 0
 
     @settings(max_examples=14, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-    @given(moves(), st.integers(0, 80), VIEWS[kind], st.integers(0, 2**62))
+    @given(moves("delete"), st.integers(0, 80), VIEWS[kind], st.integers(0, 2**62))
     def check(played: list[Move], restart_before: int, view: Any, seed: int) -> None:
         nonlocal store, checked
         world = World(store, f"t{next(numbers)}", max_steps)

@@ -35,8 +35,8 @@ class Move:
     kind: str
 
 
-def moves(longest: int = 50) -> st.SearchStrategy[list[Move]]:
-    kinds = ["step"] * 10 + ["terminated", "truncated", "both", "reset", "flush"]
+def moves(*more: str, longest: int = 50) -> st.SearchStrategy[list[Move]]:
+    kinds = ["step"] * 10 + ["terminated", "truncated", "both", "reset", "flush", *more]
     return st.lists(st.builds(Move, st.integers(0, STREAMS - 1), st.sampled_from(kinds)), min_size=1, max_size=longest)
 
 
@@ -109,10 +109,23 @@ class World:
         if move.kind == "flush":
             self.writer.flush()
             return
+        if move.kind == "delete":
+            self._delete()
+            return
         if move.kind == "reset" or self.current[move.stream] is None:
             self._reset(move.stream)
         if move.kind != "reset":
             self._step(move.stream, move.kind)
+
+    def _delete(self) -> None:
+        """Some row, maybe the newest of its episode or a closing one."""
+        self.writer.flush()
+        steps = self.api.read_steps(self.table, 0, 10_000, [FRAME])
+        if len(steps["step_id"]):
+            chosen = 7919 * (self.count + len(steps["step_id"])) % len(steps["step_id"])
+            stream, number, t = (steps[FRAME][chosen] - 1).astype(int).tolist()
+            self.api.delete_steps(self.table, steps["step_id"][chosen : chosen + 1])
+            self.episodes[stream, number].deleted.add(t)
 
     def _reset(self, stream: int) -> None:
         self._interrupt(stream)
@@ -192,11 +205,12 @@ class World:
         if isinstance(view, rs.Sequence):
             return t % view.period == 0
         if isinstance(view, rs.Episode):
-            return t == 0 and episode.ended  # rows go oldest first: with the first one all are kept
+            return t == 0 and episode.ended and not episode.deleted  # rows go oldest first: with the first one all are kept
         return True
 
     def _kept(self, place: Place) -> Callable[[int], bool]:
-        return lambda row: (*place[:2], row) in self.rows
+        deleted = self.episodes[place[:2]].deleted
+        return lambda row: (*place[:2], row) in self.rows and row not in deleted
 
     def _item(self, batch: rs.Batch, item: int) -> tuple[naive.Episode, Place]:
         place = self.places[int(batch.step_ids[item])]
