@@ -85,3 +85,68 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         with rs.open(tmp_path / "data") as store:
             check(store, acknowledged)
     assert acknowledged > 20_000, "the rounds must reach retention"
+
+
+CHANGER = """
+import sys
+import numpy as np
+import replaystore as rs
+
+store = rs.open(sys.argv[1], commit_interval_s=0.01)
+columns = {"observation": rs.Column((2,)), "action": rs.Column((), "int64"), "note": rs.Column((), "int64", writable=True)}
+queue = dict(rate_limiter=rs.Queue(5000), retention=rs.Retention(max_times_sampled=1))
+store.create_table("t", rs.TableConfig(columns, rs.Fifo(), **queue), exist_ok=True)
+writer = store.writer("t", block_rows=64)
+writer.reset(np.zeros(2, "f4"))
+number = 0
+while True:
+    for t in range(40):
+        writer.append(t, 1.0, False, False, np.zeros(2, "f4"))
+    writer.flush()
+    stop = store.table("t").next_step
+    doomed = [stop - 1, stop - 7, stop - 30]
+    print("deleted", *doomed[: store.delete_steps("t", doomed).deleted], flush=True)
+    written = [stop - 2, stop - 3, max(0, stop - 900)]
+    if store.update_columns("t", written, {"note": np.full(3, stop)}).applied == 3:
+        print("written", stop, *written, flush=True)
+    print("drawn", *store.sample("t", 8).step_ids.tolist(), flush=True)
+"""
+
+
+def test_killed_while_it_deletes_writes_back_and_uses_up(tmp_path: Path) -> None:
+    """Whatever was acknowledged is there: deleted rows, values, and steps that a queue has given away."""
+    chance = random.Random(9)
+    deleted: set[int] = set()
+    drawn: list[int] = []
+    notes: dict[int, set[int]] = {}
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", CHANGER, tmp_path / "data"], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(chance.randint(10, 200))]
+        process.send_signal(signal.SIGKILL)
+        for line in [*lines, *process.stdout.read().splitlines()]:
+            what, *words = line.split() or [""]
+            numbers = [int(word) for word in words]
+            if what == "deleted":
+                deleted |= set(numbers)
+            elif what == "written":
+                for step in numbers[1:]:
+                    notes[step] = {numbers[0]}
+            elif what == "drawn":
+                drawn += numbers
+        process.wait()
+        process.stdout.close()
+        assert verify(tmp_path / "data").findings == []
+        with rs.open(tmp_path / "data") as store:
+            stats = store.stats("t")
+            rows = store.read_steps("t", 0, stats.next_step, ["replay/removed", "replay/successor", "note"])
+            first, removed = stats.first_step, rows["replay/removed"]
+            assert all(removed[step - first] == 1 for step in deleted if step >= first)
+            assert all(removed[step - first] in (1, 2) for step in drawn if step >= first)
+            assert not any(rows["replay/successor"][step - first] > 0 for step in {*deleted, *drawn} if step >= first)
+            # the last change may have been made and not been heard of
+            newest = {step for step in notes if step >= stats.next_step - 1000}
+            assert all(rows["note"][step - first] in notes[step] for step in notes.keys() - newest if step >= first)
+            assert all(rows["note"][step - first] >= max(notes[step]) for step in newest)
+    assert len(drawn) == len(set(drawn)), "a step was given away twice"
+    assert len(deleted) > 50
