@@ -178,7 +178,7 @@ def row_rewards(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """``(rows,)``: the reward of each row; components of a vector reward, and the rewards of several agents, are added up."""
     parts = [array for name, array in columns.items() if is_reward(name)]
     flat = [part.reshape(len(part), -1).sum(axis=1, dtype=np.float64) if part.ndim > 1 else part for part in parts]
-    return flat[0] if len(flat) == 1 else np.sum(flat, axis=0, dtype=np.float64)
+    return flat[0] if len(flat) == 1 else np.asarray(np.sum(flat, axis=0, dtype=np.float64))
 
 
 def _sums(rewards: npt.NDArray[Any], offsets: Ids) -> npt.NDArray[np.float64]:
