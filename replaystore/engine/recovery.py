@@ -104,9 +104,12 @@ class OpenTable:
             copy[self.first_step - origin :] = files.steps.rows(path, self.first_step, files.next_step)
             self.private[path] = copy
         successor = self._live("replay/successor")
+        removed, previous = self._live("replay/removed"), self._live("meta/previous")
         beyond = np.arange(self.first_step, files.next_step) + np.abs(successor) >= files.next_step
-        successor[beyond | (self._live("replay/removed") == DELETED)] = 0  # rows that the writer has appended since are not ours to see
-        successor[(self._live("replay/removed") == USED_UP) & (successor > 0)] *= -1
+        successor[beyond | (removed == DELETED)] = 0  # rows that the writer has appended since are not ours to see
+        before = previous[removed == DELETED] - self.first_step
+        successor[before[before >= 0]] = 0
+        successor[(removed == USED_UP) & (successor > 0)] *= -1
         self._count()
         if files.state["inserted_steps"] < self.live_steps:
             files.state["inserted_steps"] = self.live_steps
