@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import replaystore as rs
 from replaystore.engine.views import hindsight, stretches
@@ -55,6 +57,27 @@ def test_what_cannot_be_is_refused_by_name(text: str, make: Any) -> None:
 )
 def test_views_travel_as_json_and_are_hashable(view: Any) -> None:
     assert from_json(to_json(view), VIEWS, "view") == view
+    assert hash(view) == hash(from_json(to_json(view), VIEWS, "view"))
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-3, 2**70), st.floats(), st.text(max_size=5), st.sampled_from(["observation", "zero"])),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["type", "n_step", "gamma"]), inner)),
+    max_leaves=6,
+)
+FIELDS = sorted({name for kind in VIEWS.values() for name in kind.__dataclass_fields__})
+
+
+@settings(max_examples=400, deadline=None, database=None, derandomize=True)
+@given(st.sampled_from(sorted(VIEWS)), st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3), st.integers(1, 1 << 20))
+def test_whatever_is_sent_is_a_view_or_refused(kind: str, values: dict[str, Any], batch_size: int) -> None:
+    known = VIEWS[kind].__dataclass_fields__
+    sent = {name: value for name, value in values.items() if name in known}
+    try:
+        view = from_json({"type": kind, **sent}, VIEWS, "view")
+        SampleRequest(batch_size, view)
+    except rs.InvalidArgument:
+        return
     assert hash(view) == hash(from_json(to_json(view), VIEWS, "view"))
 
 

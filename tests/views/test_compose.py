@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import replaystore as rs
+from replaystore.schema.columns import INFO_NAMES
 from replaystore.store import Store
 from tests.views.worlds import COLUMNS, observation
 
@@ -71,3 +72,23 @@ def test_tensors(store: Store, view: Any) -> None:
     tensors = batch.to_torch()
     for name in batch.keys():  # noqa: SIM118 - a Batch is no mapping
         np.testing.assert_array_equal(tensors[name].numpy(), batch[name])
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: f"{type(view).__name__}-{getattr(view, 'packed', '')}")
+def test_only_the_columns_asked_for(store: Store, view: Any) -> None:
+    full, some = store.sample("t", 6, view=view, seed=1), store.sample("t", 6, view=view, seed=1, columns=["action", "observation/frame"])
+    columns = {name for name in some.keys() if name not in INFO_NAMES}  # noqa: SIM118 - a Batch is no mapping
+    assert columns == {"action", "observation/frame", "next_observation/frame"}
+    for name in columns:
+        np.testing.assert_array_equal(some[name], full[name])
+
+
+def test_a_reader_sees_the_same(store: Store) -> None:
+    store.table("t").commit()
+    store.table("t").publish()
+    with rs.open(store.path, "r") as reader:
+        for view in VIEWS:
+            one, other = (side.sample("t", 6, view=view, seed=1, selector="uniform") for side in (store, reader))
+            for name in one.keys():  # noqa: SIM118 - a Batch is no mapping
+                if name != "times_sampled":
+                    np.testing.assert_array_equal(one[name], other[name])
