@@ -125,8 +125,6 @@ def test_priorities_of_every_kind_come_through_a_crash(side: Side) -> None:
 
 
 def test_parameters_change_and_forks_take_priorities_over(side: Side) -> None:
-    if side.kind == "remote":
-        pytest.skip("one table's folder is as good as another's")
     side.api.create_table("t", config(selector={"a": rs.RankPrioritized(0.7), "b": rs.Recency(10.0), "c": rs.WithoutReplacement()}))
     with side.api.writer("t") as writer:
         play(writer, 30)

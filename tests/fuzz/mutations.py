@@ -141,9 +141,13 @@ def valid_calls(rng: random.Random) -> dict[str, Callable[[], list[Spoilable]]]:
         out = []
         for number in range(1, rng.randrange(2, 4)):
             view = rs.Transition(n_step=rng.choice((1, 3)), frame_stack=rng.choice((1, 4)))
-            selector = rng.choice((None, "td", rs.Uniform()))
-            query = encode_query("t", SampleRequest(8, view, selector, columns=rng.choice((None, ("observation",)))))
-            message = encode_sample_request(number, query, 0.4, rng.choice((None, 7)), 0.05, 0.02, some_updates())
+            selector = rng.choice((None, "td", rs.Uniform(), rs.Fifo(), rs.Recency(5.0, newest=1)))
+            of_steps, of_episodes = rs.Filter(max_age_steps=9, max_age_s=1e9, actors=(1,)), rs.Filter(max_return=50.0, ended="terminated")
+            where = rng.choice((None, of_steps, of_episodes))
+            columns, normalise = rng.choice((None, ("observation",))), rng.choice(("batch", "table"))
+            query = encode_query("t", SampleRequest(8, view, selector, columns=columns, where=where, normalise=normalise))
+            at, as_of = rng.choice(((None, None), (np.arange(8), rng.choice((None, 30)))))
+            message = encode_sample_request(number, query, 0.4, rng.choice((None, 7)), 0.05, 0.02, some_updates(), at, as_of)
             out.append(parts_of(message, data.SampleHeader, data.SampleQuery))
         return out
 

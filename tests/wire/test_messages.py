@@ -87,10 +87,21 @@ requests = st.builds(
         stack_columns=st.lists(st.sampled_from(["observation", "observation/goal"]), max_size=2).map(tuple),
         padding=st.sampled_from(["edge", "zero"]),
     ),
-    selector=st.one_of(st.none(), st.just(rs.Uniform()), st.text(min_size=1, max_size=10)),
+    selector=st.one_of(st.none(), st.sampled_from([rs.Uniform(), rs.Lifo(), rs.Recency(2.5, 3)]), st.text(min_size=1, max_size=10)),
     beta=st.floats(0, 1),
     seed=st.one_of(st.none(), st.integers(0, 2**63 - 1)),
     columns=st.one_of(st.none(), st.lists(st.text(max_size=10), max_size=3).map(tuple)),
+    where=st.one_of(
+        st.none(),
+        st.builds(
+            rs.Filter,
+            min_age_steps=st.integers(0, 9),
+            max_age_s=st.one_of(st.none(), st.floats(0, 1e9)),
+            actors=st.one_of(st.none(), st.lists(st.integers(-5, 5), min_size=1)),
+            ended=st.sampled_from([None, "terminated", "truncated"]),
+        ),
+    ),
+    normalise=st.sampled_from(["batch", "table"]),
 )
 
 
@@ -111,6 +122,22 @@ def test_a_sample_request_comes_back_as_it_went(request: SampleRequest, number: 
     generated = pb.SampleRequest.FromString(message)
     assert generated.header.request == number
     assert generated.query.batch_size == request.batch_size
+
+
+def test_given_anchors_travel_in_the_payload() -> None:
+    query = samples.encode_query("t", SampleRequest(3))
+    updates = samples.Updates.of([1], [2.0])
+    for carried in (None, updates):
+        message = samples.encode_sample_request(1, query, 0, 5, 0, 0, carried, np.array([4, 4, 9]), 77)
+        received = samples.decode_sample_request(message)
+        assert received.step_ids is not None
+        assert (received.step_ids.tolist(), received.as_of, received.updates is None) == ([4, 4, 9], 77, carried is None)
+    received = samples.decode_sample_request(samples.encode_sample_request(1, query, 0, 5, 0))
+    assert (received.step_ids, received.as_of) == (None, None)
+    with pytest.raises(InvalidArgument, match="2 at/step_ids, but batch_size is 3"):
+        samples.decode_sample_request(samples.encode_sample_request(1, query, 0, None, 0, step_ids=np.array([1, 2])))
+    with pytest.raises(InvalidArgument, match="as_of=-1"):
+        samples.decode_sample_request(encode_arrays(pb.SampleHeader(request=1, as_of=-1).SerializeToString(), {}, query))
 
 
 def test_a_request_without_a_batch_only_brings_updates() -> None:
