@@ -146,9 +146,10 @@ class JoinedSampler:
 
     def _ask(self, row: Row, counts: Iterable[tuple[Source, int]]) -> None:
         for source, count in counts:
-            source.idle += 1
             if count:
                 row.pieces.append(source.ask(count))
+            elif not source.in_flight:
+                source.idle += 1
 
     def _join(self, row: Row) -> JoinedBatch:
         parts = [

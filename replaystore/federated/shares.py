@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from math import lcm
 
 _GRAIN = 1 << 40
 
@@ -42,20 +43,27 @@ class Apportioner:
 
     def deal(self, items: int, shares: Sequence[Fraction]) -> list[int]:
         """Counts of the next batch, which add up to `items`; `shares` add up to 1."""
-        counts = [int(share * items) for share in shares]
-        rest = [share * items - count for share, count in zip(shares, counts, strict=True)]
+        unit = lcm(self._late.denominator, *(share.denominator for share in shares), *(owed.denominator for owed in self._owed))
+        whole = [share.numerator * (unit // share.denominator) * items for share in shares]  # everything in units: plain integers are fast
+        counts = [part // unit for part in whole]
         left = items - sum(counts)
-        rates = [part / left for part in rest] if left else []
+        if not left:
+            return counts
+        rates = [part - count * unit for part, count in zip(whole, counts, strict=True)]  # per item that is left, in units of unit · left
+        item, late = unit * left, self._late.numerator * (unit // self._late.denominator) * left
+        owed = [part.numerator * (unit // part.denominator) * left for part in self._owed]
         for _ in range(left):
-            for source, rate in enumerate(rates):
-                self._owed[source] += rate
-            chosen = self._next(rates)
-            self._owed[chosen] -= 1
+            owed = [before + rate for before, rate in zip(owed, rates, strict=True)]
+            chosen = _next(owed, rates, item, late)
+            owed[chosen] -= item
             counts[chosen] += 1
+        self._owed = [Fraction(part, item) for part in owed]
         return counts
 
-    def _next(self, rates: Sequence[Fraction]) -> int:
-        due = [source for source, rate in enumerate(rates) if rate > 0 and self._owed[source] >= 1 - self._late]
-        if not due:  # possible only after the shares have changed
-            return max(range(len(rates)), key=lambda source: self._owed[source])
-        return min(due, key=lambda source: (self._late - self._owed[source]) / rates[source])
+
+def _next(owed: Sequence[int], rates: Sequence[int], item: int, late: int) -> int:
+    """The source that is due, being owed at least `item` − `late`, and would be owed more than `late` soonest."""
+    due = [source for source, rate in enumerate(rates) if rate > 0 and owed[source] >= item - late]
+    if not due:  # possible only after the shares have changed
+        return max(range(len(owed)), key=lambda source: owed[source])
+    return due[0] if len(due) == 1 else min(due, key=lambda source: Fraction(late - owed[source], rates[source]))

@@ -48,7 +48,7 @@ class Source:
     smallest: float = 0.0
     """The least probability of any of its anchors, as of the newest reply; only with weights normalised by table."""
     idle: int = 0
-    """Batches planned since it was last asked."""
+    """Batches planned while nothing was in flight from it: nothing new is heard of it."""
     in_flight: deque[Piece] = field(default_factory=deque)
     seeds: int = 0
     past: UpdateCounts = field(default_factory=lambda: UpdateCounts(0, 0, 0))

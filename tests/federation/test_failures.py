@@ -66,7 +66,7 @@ def hardly_any_pauses() -> Any:
         yield
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     failing=st.lists(st.sets(st.integers(1, 40)), min_size=1, max_size=4),
     size=st.integers(1, 30),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import lcm
 
 import pytest
 from hypothesis import given, settings
@@ -28,12 +29,14 @@ def test_running_totals_are_never_off_by_one(values: list[float], items: int) ->
     shares, dealer = exact_shares(values), Apportioner(len(values))
     assert sum(shares) == 1
     totals = [0] * len(values)
+    unit = lcm(*(share.denominator for share in shares))
+    parts = [int(share * unit) for share in shares]
     for batch in range(1, 10_001):
         counts = dealer.deal(items, shares)
         assert sum(counts) == items
         assert min(counts) >= 0
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
-        assert all(abs(total - share * items * batch) < 1 for total, share in zip(totals, shares, strict=True))
+        assert all(abs(total * unit - part * items * batch) < unit for total, part in zip(totals, parts, strict=True))
 
 
 def test_the_same_shares_give_the_same_counts() -> None:
