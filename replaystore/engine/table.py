@@ -403,6 +403,7 @@ class Table:
                 aged = not self._closed and self._population.age(time.time())
             if aged:
                 self.inserting.notify()
+        self.sampling.notify()  # conditions on age in seconds come true by themselves
         self._committing.commit()
 
     def publish(self) -> None:

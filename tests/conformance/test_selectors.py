@@ -172,6 +172,14 @@ def test_who_waits_for_a_filter_lets_others_pass(filled: Fill, api: Any) -> None
     assert set(found[0].step_ids.tolist()) <= {0, 1}
 
 
+def test_age_in_seconds_comes_by_itself(filled: Fill, api: Any) -> None:
+    name = filled(5)
+    batch = api.sample(name, 3, where=rs.Filter(min_age_s=0.3), timeout_s=60.0)  # nothing else happens meanwhile
+    assert batch.candidates == 5
+    with pytest.raises(rs.NotReady, match=r"max_age_s=1e-06 alone leaves none"):
+        api.sample(name, 3, where=rs.Filter(max_age_s=1e-6), timeout_s=0.0)
+
+
 def test_reading_given_anchors_again(filled: Fill, api: Any) -> None:
     name = filled(30, selector=rs.Prioritized(1.0, 0.0))
     view = rs.Transition(n_step=(1, 5), frame_stack=3)

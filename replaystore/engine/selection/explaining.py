@@ -16,7 +16,7 @@ from replaystore.sampling import SampleRequest
 from replaystore.schema.filters import Filter
 from replaystore.schema.views import AnchorRule
 
-MOST_ROWS = 1 << 22
+MOST_ROWS = 1 << 20
 """Conditions are counted one by one only where that takes no longer than some milliseconds."""
 
 
