@@ -34,7 +34,8 @@ class Retention:
 
     max_times_sampled: int | None = None
     """A step that was sampled so often is not sampled again; its bytes go when nothing older, and no step whose frame stack may need it, is
-    left to sample. A draw counts once for each time that it holds the step."""
+    left to sample. A draw counts once for each time that it holds the step. The newest row of an episode that its writer has left open may
+    still become an anchor, so it holds what comes after it, until one of the other bounds passes it by."""
 
     min_steps: int = 0
     """Rows that are kept whatever the age, bytes or sample counts say; and anchors that stay however often they were sampled."""
