@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from replaystore.core.indexes.uniform import ROWS_PER_TRY, TRIES_PER_DRAW
 from replaystore.core.jit import kernel
 from replaystore.core.random import State, next_below, next_unit
-from replaystore.core.walk import DELETED, Ids, Links
+from replaystore.core.walk import DELETED, Ids, Links, draw_limits
 
 FUTURE, FINAL, EPISODE = 0, 1, 2
 
@@ -74,6 +75,19 @@ def _draw_goals(
 
 
 @kernel
+def _try_anchors(successor: Any, origin: int, first: int, stop: int, state: Any, ids: Any, tries: int) -> int:
+    done = 0
+    while done < ids.shape[0] and tries > 0:
+        step = first + next_below(state, stop - first)
+        tries -= 1
+        distance = successor[step - origin]
+        if distance > 0 and step + distance < stop:
+            ids[done] = step
+            done += 1
+    return done
+
+
+@kernel
 def _mark(state: Any, ratio: float, goals: Any) -> None:
     for item in range(goals.shape[0]):
         goals[item] = 0 if next_unit(state) < ratio else -1
@@ -84,6 +98,22 @@ def choose_items(state: State, ratio: float, n: int) -> Ids:
     goals = np.empty(n, np.int64)
     _mark(state, ratio, goals)
     return goals
+
+
+def draw_anchors(links: Links, state: State, n: int) -> Ids:
+    """``(n,)``: uniform over the anchors that can be seen, of which there is at least one; `state` moves on.
+
+    Unlike for `UniformIndex.draw` a row whose successor is hidden is no anchor: what was drawn at a past moment is drawn again.
+    """
+    ids = np.empty(n, np.int64)
+    window = links.stop - links.first
+    tries = TRIES_PER_DRAW * n + window // ROWS_PER_TRY
+    done = int(_try_anchors(links.successor, links.origin, links.first, links.stop, state, ids, tries))
+    if done < n:
+        distances = links.successor[links.first - links.origin : links.stop - links.origin]
+        anchors = links.first + np.flatnonzero((distances > 0) & (np.arange(window) + distances < window))
+        ids[done:] = anchors[draw_limits(state, 0, len(anchors) - 1, n - done)]
+    return ids
 
 
 def draw_goals(links: Links, anchors: Ids, goals: Ids, strategy: int, state: State, most: int) -> bool:

@@ -247,6 +247,21 @@ def test_goals_are_uniform_among_them(strategy: int) -> None:
         check_counts(counts, expected)
 
 
+@pytest.mark.parametrize("rare", [False, True])
+def test_random_goals_are_uniform_among_anchors(rare: bool) -> None:
+    rows = build(EVENTS, set(range(38)) - {7, 21} if rare else {3, 10}, {19}, 4, 3)
+    links = rows.links()
+    if rare:  # more rows than tries: the rest is found by counting
+        empty = 40_000
+        links = links._replace(successor=np.concatenate([links.successor, np.zeros(empty, np.int32)]), stop=links.stop + empty)
+        rows.stop, rows.successor, rows.removed = rows.stop + empty, rows.successor + [0] * empty, rows.removed + [0] * empty
+    among = [i for i in range(rows.first, rows.stop) if rows.successor[i] > 0 and i + rows.successor[i] < rows.stop]
+    chosen = goals.draw_anchors(links, seed_state(4), 10**6) - ORIGIN
+    expected = np.zeros(rows.stop)
+    expected[among] = 1 / len(among)
+    check_counts(np.bincount(chosen, minlength=rows.stop), expected)
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.8, 1.0])
 def test_items_are_relabelled_with_that_probability(ratio: float) -> None:
     marks = goals.choose_items(seed_state(5), ratio, 10**6)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.core.goals import EPISODE, FINAL, FUTURE, choose_items, draw_goals
-from replaystore.core.indexes import UniformIndex
+from replaystore.core.goals import EPISODE, FINAL, FUTURE, choose_items, draw_anchors, draw_goals
 from replaystore.core.walk import Ids, Links
 from replaystore.engine.rows import Rows
 from replaystore.engine.views import transition
@@ -79,7 +78,7 @@ def _goals(view: Hindsight, links: Links, anchors: Ids, rng: npt.NDArray[np.uint
     goals = choose_items(rng, view.ratio, len(anchors))
     if view.strategy == "random":
         chosen = np.flatnonzero(goals >= 0)
-        goals[chosen] = UniformIndex.draw(links.successor, links.origin, links.first, links.stop, 1, rng, len(chosen))
+        goals[chosen] = draw_anchors(links, rng, len(chosen))
     elif not draw_goals(links, anchors, goals, _STRATEGIES[view.strategy], rng, MAX_ROWS_WALKED):
         raise InvalidArgument(
             f"batch_size={len(anchors)}: finding the ends of these items' episodes took looking at {MAX_ROWS_WALKED} rows, the most that a "
