@@ -145,3 +145,27 @@ def test_all_environments_at_once(store: Store) -> None:
             writer.append({"alice": 0, "bob": np.zeros(2)}, {"alice": 1.0}, False, False, seen(1))
         with pytest.raises(rs.SchemaMismatch, match="'reward' is nested here"):
             writer.append({"alice": 0, "bob": np.zeros(2)}, 1.0, False, False, seen(1))
+
+
+def test_copies_that_number_rows_anew_know_the_rewards_of_all(store: Store, tmp_path: Path) -> None:
+    fill(store)
+    writer = store.writer("t")
+    writer.reset(seen(0))
+    for t in range(3):
+        writer.append(
+            {"alice": 0, "bob": np.zeros(2)},
+            {"alice": 4.0, "bob": 0.5},
+            False,
+            False,
+            seen(t + 1),
+            log_prob={"alice": 0.0, "bob": 0.0},
+            value=0.0,
+        )
+    writer.flush()
+    store.snapshot("t", tmp_path / "copy", rebase=True)
+    store.snapshot("t", tmp_path / "data-set", episodes=True)
+    assert (tmp_path / "data-set/data/reward_alice").is_dir()
+    assert verify(tmp_path / "copy").findings == []
+    with rs.open(tmp_path / "copy") as copy:
+        assert copy.episodes("t")["return"].tolist() == [14.0] * 3
+        assert [state.total for state in copy.table("t")._book.open.values()] == [13.5]
