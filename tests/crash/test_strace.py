@@ -50,7 +50,7 @@ def oracle_of(line: list[int]) -> Oracle:
     return oracle
 
 
-@pytest.mark.parametrize("point", ["pwrite64:150", "pwrite64:330", "fdatasync:40", "rename:200", "fallocate:25", "unlink:8"])
+@pytest.mark.parametrize("point", ["pwrite64:150", "pwrite64:330", "fdatasync:60", "rename:200", "fallocate:25", "unlink:8"])
 def test_killed_by_the_kernel(tmp_path: Path, point: str) -> None:
     reason = why_not()
     if reason is not None:
