@@ -22,7 +22,7 @@ def test_like_the_naive_model(tmp_path: Path, kind: str, max_steps: int | None) 
     store = rs.open(tmp_path / "data")
     checked = 0
 
-    @settings(max_examples=14, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=10, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(moves("delete"), st.integers(0, 80), VIEWS[kind], st.integers(0, 2**62))
     def check(played: list[Move], restart_before: int, view: Any, seed: int) -> None:
         nonlocal store, checked
