@@ -27,7 +27,7 @@ Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 MOST_NOTED = 1 << 16
-"""Steps noted for one index; beyond this many and half of its rows it is built anew when it is wanted again."""
+"""Steps noted for one index: beyond this many and a sixteenth of its rows, or so many notes, it is built anew when it is wanted again."""
 
 _NO_IDS: Ids = np.empty(0, np.int64)
 _BLOCK_ROWS = 1 << 20
@@ -134,7 +134,7 @@ class Filtered:
             return
         where.append(ids)
         self._noted += len(ids)
-        if self._noted > MOST_NOTED and 2 * self._noted > self._own.stop - self._low:
+        if len(where) > MOST_NOTED or (self._noted > MOST_NOTED and 16 * self._noted > self._own.stop - self._low):
             self.forget()
 
     def forget(self) -> None:

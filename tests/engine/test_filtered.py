@@ -1,0 +1,60 @@
+"""Indexes over a part of the anchors: kept few, built anew when that is cheaper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import replaystore as rs
+from replaystore.engine.selection import filtered
+from replaystore.engine.selectors import MOST_INDEXES
+from tests.conformance.conftest import config, play
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    with rs.open(tmp_path / "data") as opened:
+        opened.create_table("t", config(selector=rs.Prioritized(1.0, 0.0)))
+        with opened.writer("t") as writer:
+            play(writer, 30)
+        yield opened
+
+
+def test_only_the_newest_are_kept(store: Any) -> None:
+    selectors = store.table("t")._selectors
+    for age in range(2, 30):
+        assert store.sample("t", 4, where=rs.Filter(max_age_steps=age)).candidates == age - 1
+        store.sample("t", 4, selector=rs.Recency(age))
+    assert len(selectors._filtered) == MOST_INDEXES
+    assert len(selectors._whole) == MOST_INDEXES
+    assert store.stats("t").index_bytes == selectors.nbytes > 0
+
+
+def test_an_index_that_nobody_draws_from_stops_listening(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = rs.Filter(actors=(0,))
+    store.sample("t", 4, where=where)
+    (index,) = store.table("t")._selectors._filtered.values()
+    assert index.nbytes > 0
+    monkeypatch.setattr(filtered, "MOST_NOTED", 20)
+    for _ in range(3):
+        store.update_priorities("t", np.arange(10), np.full(10, 3.0))
+    assert index.nbytes == 0
+    batch = store.sample("t", 64, where=where)
+    assert batch.mass == 10 * 3.0 + 20
+    store.update_priorities("t", [29], [100.0])
+    assert store.sample("t", 4, where=where).mass == 10 * 3.0 + 19 + 100
+
+
+def test_priority_zero_keeps_a_place_in_the_filter(store: Any) -> None:
+    where = rs.Filter(max_age_steps=11)
+    assert store.sample("t", 4, where=where).candidates == 10
+    store.update_priorities("t", np.arange(20, 30), np.zeros(10))
+    with pytest.raises(rs.NotReady, match=r"10 of 30 steps .* every priority among them is zero: update_priorities must act"):
+        store.sample("t", 4, where=where, timeout_s=0.0)
+    store.update_priorities("t", [25], [0.5])
+    batch = store.sample("t", 4, where=where, beta=1.0, normalise="table")
+    assert batch.step_ids.tolist() == [25] * 4
+    assert (batch.candidates, batch.mass, batch.weights.tolist()) == (10, 0.5, [1.0] * 4)
