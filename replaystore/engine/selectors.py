@@ -17,7 +17,7 @@ from replaystore.engine.selection.kept import KeptPass, KeptPriorities
 from replaystore.engine.selection.whole import AllAlike, ByRecency, InOrder, over_all
 from replaystore.errors import InvalidArgument
 from replaystore.schema.filters import Filter
-from replaystore.schema.selectors import KEEPS_LEAVES, KEEPS_PRIORITIES, FreeSelector, Selector, WithoutReplacement
+from replaystore.schema.selectors import KEEPS_LEAVES, KEEPS_PRIORITIES, FreeSelector, Prioritized, Selector, WithoutReplacement
 from replaystore.schema.views import AnchorRule
 from replaystore.steps import UpdateCounts
 from replaystore.storage.state_page import StatePage
@@ -219,8 +219,8 @@ class Selectors:
         return sum(part.nbytes for part in (*self._kept.values(), *self._whole.values(), *self._filtered.values()))
 
     def totals(self) -> dict[str, float]:
-        """Total mass by selector that keeps priorities."""
-        return {name: float(kept.index.total) for name, kept in self._kept.items() if isinstance(kept, KeptPriorities)}
+        """Total mass by selector that draws in proportion to one."""
+        return {name: kept.index.total for name, kept in self._kept.items() if isinstance(kept.selector, Prioritized)}
 
     def highest(self) -> dict[str, float]:
         """Highest priority seen by selector that keeps priorities."""
