@@ -116,7 +116,7 @@ def _meet(
     times: Any, versions: Any, actors: Any, low_id: int, high_id: int, low_time: float, high_time: float, low_version: int,
     high_version: int, wanted: Any, ids: Any, origin: int, first: int, mask: Any,
 ) -> None:  # fmt: skip
-    """Clears ``mask[i]`` where row ``ids[i]``, or row ``first + i`` without ids, does not meet the bounds."""
+    """Clears ``mask[i]`` where row ``ids[i]``, or row ``first + i`` without ids, does not meet the bounds. `wanted` ascends."""
     any_time = low_time == -np.inf and high_time == np.inf
     any_version = low_version == -9223372036854775808 and high_version == 9223372036854775807
     for place in range(len(mask)):
@@ -129,10 +129,8 @@ def _meet(
         if good and not any_version:
             good = low_version <= versions[row - origin] <= high_version
         if good and len(wanted):
-            good = False
-            for actor in wanted:
-                if actors[row - origin] == actor:
-                    good = True
+            place_of = np.searchsorted(wanted, actors[row - origin])
+            good = place_of < len(wanted) and wanted[place_of] == actors[row - origin]
         mask[place] = good
 
 

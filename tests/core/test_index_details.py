@@ -238,3 +238,17 @@ def test_extremes_of_a_window_without_any() -> None:
     assert tree.take(np.zeros(100, np.float32), 0, 5).tolist() == []
     tree.rebuild(np.zeros(0, np.float32), 7, 7, 7)
     assert tree.take(np.zeros(0, np.float32), 7, 5).tolist() == []
+
+
+def test_a_batch_of_many_passes_walks_over_the_window_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    walks = []
+    fill = SumTree.fill
+    monkeypatch.setattr(SumTree, "fill", lambda *arguments: (walks.append(1), fill(*arguments))[1])
+    index, leaves, successor = PassIndex(), np.zeros(100_000, np.float32), np.zeros(100_000, np.int32)
+    successor[[7, 99_000]] = 1
+    index.rebuild(leaves, 0, 0, 100_000)
+    ids, _ = index.draw(leaves, 0, successor, seed_state(1), 60_001, 2)
+    assert len(walks) == 1
+    assert index.refills == 30_001
+    assert (np.sort(ids[:60_000].reshape(-1, 2), axis=1) == [7, 99_000]).all()
+    assert index.count == 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import replaystore as rs
+from replaystore.engine.conditions import passes
 from replaystore.engine.selection import filtered
 from replaystore.engine.selectors import MOST_INDEXES
 from tests.conformance.conftest import config, play
@@ -58,3 +59,13 @@ def test_priority_zero_keeps_a_place_in_the_filter(store: Any) -> None:
     batch = store.sample("t", 4, where=where, beta=1.0, normalise="table")
     assert batch.step_ids.tolist() == [25] * 4
     assert (batch.candidates, batch.mass, batch.weights.tolist()) == (10, 0.5, [1.0] * 4)
+
+
+def test_many_actors_are_looked_up(store: Any) -> None:
+    assert rs.Filter(actors=np.arange(3)) == rs.Filter(actors=(2, 1, 0))
+    assert rs.Filter(actors=np.int64(3)).actors == (3,)
+    for actors, candidates in ((range(-500, 500), 30), (range(1, 500), 0), (range(-500, 0), 0), ([-1, 0, 1], 30)):
+        table = store.table("t")
+        with table._lock:
+            found = passes(table._population.rows(), rs.Filter(actors=tuple(actors)), table._drawing.facts())
+        assert found[:30].sum() == candidates

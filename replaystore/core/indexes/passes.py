@@ -43,9 +43,24 @@ def _place(seen: Any, mask: int, rank: int) -> int:
 
 
 @kernel
+def _whole_passes(state: Any, members: Any, seen: Any, ranks: Any, ids: Any) -> None:
+    """Fills `ids` with passes over all `members`, one after the other."""
+    count = members.shape[0]
+    for begin in range(0, ids.shape[0], count):
+        seen[:] = -1
+        _distinct(state, count, seen, ranks)
+        for i in range(count):
+            ids[begin + i] = members[int(ranks[i])]
+
+
+@kernel
 def _take(leaves: Any, origin: int, ids: Any) -> None:
     for i in range(ids.shape[0]):
         leaves[ids[i] - origin] = -0.0
+
+
+def _empty_set(items: int) -> Ids:
+    return np.full(4 << items.bit_length(), -1)
 
 
 class PassIndex:
@@ -118,8 +133,14 @@ class PassIndex:
                 self.refills += 1
                 if not self._tree.total:
                     raise ValueError("no row of the window is an anchor: there is nothing to draw")
+                whole = (n - done - 1) // self.count  # passes that this batch begins and ends need no leaves
+                if whole:
+                    members, ranks = self._tree.scan(leaves, origin, self.count, False), np.empty(self.count)
+                    _whole_passes(state, members, _empty_set(self.count), ranks, ids[done : done + whole * self.count])
+                    self.refills += whole
+                    done += whole * self.count
             ranks = np.empty(min(n - done, self.count))
-            _distinct(state, self.count, np.full(4 << len(ranks).bit_length(), -1), ranks)
+            _distinct(state, self.count, _empty_set(len(ranks)), ranks)
             some = ids[done : done + len(ranks)] = self._tree.find(leaves, origin, ranks)
             _take(leaves, origin, some)
             self._tree.refresh(leaves, origin, some)
