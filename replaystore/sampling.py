@@ -89,6 +89,8 @@ class SampleRequest:
 
     def __post_init__(self) -> None:
         check_number("batch_size", self.batch_size, 1, MAX_BATCH_SIZE, whole=True)
+        if callable(self.beta):
+            raise InvalidArgument(f"beta={self.beta!r}: a schedule is for samplers, which count batches; one sample takes a number")
         check_number("beta", self.beta, 0.0, 100.0)
         if self.seed is not None:
             check_number("seed", self.seed, 0, 2**63 - 1, whole=True)
@@ -112,17 +114,44 @@ class SampleRequest:
                 f"batch walks over at most {MAX_ROWS_WALKED}: ask for at most {MAX_ROWS_WALKED // rows} items"
             )
         if self.columns is not None:
-            if isinstance(self.columns, str):
-                raise InvalidArgument(f"columns={self.columns!r} must be a list of names")
-            object.__setattr__(self, "columns", tuple(self.columns))
+            columns = (self.columns,) if isinstance(self.columns, str) else tuple(self.columns)
+            if not all(isinstance(name, str) for name in columns):
+                raise InvalidArgument(f"columns={self.columns!r} must be names of columns")
+            object.__setattr__(self, "columns", columns)
 
 
 def ids_of(step_ids: Any, name: str = "step_ids") -> npt.NDArray[np.int64]:
     """Step ids from anything array-like, ``int64 (n,)``; InvalidArgument, which calls them `name`, when it cannot be that."""
-    ids = np.asarray(step_ids)
+    ids = _array(step_ids, name)
     if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
         raise InvalidArgument(f"{name} must be one-dimensional whole numbers, got {ids.dtype} {ids.shape}")
     return ids.astype(np.int64)
+
+
+def anchors_of(step_ids: Any) -> npt.NDArray[np.int64]:
+    """The same where there must be at least one."""
+    ids = ids_of(step_ids)
+    if not len(ids):
+        raise InvalidArgument("step_ids is empty: name at least one step to read")
+    return ids
+
+
+def priorities_of(step_ids: Any, priorities: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.floating[Any]]]:
+    """Ids, ``int64 (n,)``, and their priorities, float32 or float64 ``(n,)``, from anything array-like; InvalidArgument otherwise."""
+    ids, values = _array(step_ids, "step_ids"), _array(priorities, "priorities")
+    if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu") or values.shape != ids.shape or values.dtype.kind not in "fiub":
+        raise InvalidArgument(
+            "step_ids and priorities must be one-dimensional and of one length, ids whole numbers; "
+            f"got {ids.dtype} {ids.shape} and {values.dtype} {values.shape}"
+        )
+    return ids.astype(np.int64), values.astype(np.float32 if values.dtype == np.float32 else np.float64)
+
+
+def _array(values: Any, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InvalidArgument(f"{name} cannot be made an array: {error}") from None
 
 
 def check_as_of(as_of: int | None) -> int | None:

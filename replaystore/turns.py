@@ -12,6 +12,9 @@ from replaystore.errors import NotReady
 
 T = TypeVar("T")
 
+_LONGEST_S = 86400.0
+"""Of one sleep; whoever waits longer, for ever perhaps, looks again."""
+
 
 class Ticket:
     """A place in a `WaitQueue`."""
@@ -100,7 +103,7 @@ def wait_turn(queue: WaitQueue, attempt: Callable[[Ticket | None], T | None], ti
             if result is not None:
                 return result
             remaining = deadline - time.monotonic()
-            if remaining <= 0 or not event.wait(remaining):
+            if not remaining > 0 or not (event.wait(min(remaining, _LONGEST_S)) or remaining > _LONGEST_S):
                 raise NotReady(f"waited {timeout_s:g} s: {why()}")
             event.clear()
     finally:

@@ -14,7 +14,7 @@ from replaystore.batch import Batch, RewardFunction, check_reward_function
 from replaystore.errors import InvalidArgument
 from replaystore.federated.sampler import MixtureSampler, sample_mixture
 from replaystore.sample_log import Log
-from replaystore.sampling import SampleRequest, ids_of
+from replaystore.sampling import SampleRequest, anchors_of
 from replaystore.schedules import Beta, beta_at
 from replaystore.schema.columns import check_name
 from replaystore.schema.filters import Filter
@@ -271,7 +271,7 @@ class Client:
         Raises:
             NotFound: one of them is no anchor that is kept, or none that the view can begin at; names the first such.
         """
-        ids = ids_of(step_ids)
+        ids = anchors_of(step_ids)
         request = SampleRequest(len(ids), view or Transition(), seed=seed, columns=_names(columns))
         message = encode_sample_request(1, encode_query(name, request), 0.0, seed, 0.0, step_ids=ids, as_of=as_of)
         return self._ask(request, message, self._timeout_s)

@@ -20,6 +20,7 @@ from replaystore.errors import InvalidArgument, NotReady, ReplayStoreError
 from replaystore.sample_log import Log, Noting
 from replaystore.sampling import SampleRequest, derive_seed
 from replaystore.schedules import Beta, beta_at
+from replaystore.schema.record import check_number
 from replaystore.steps import UpdateCounts
 from replaystore.v1 import data_pb2 as pb
 from replaystore.wire.samples import (
@@ -156,8 +157,7 @@ class Sampler:
         log: Log | None = None,
         reward_fn: RewardFunction | None = None,
     ) -> None:
-        if not 0 <= prefetch <= 1024:
-            raise InvalidArgument(f"prefetch={prefetch} must be from 0 to 1024; with 0 only what `ask` asks for is drawn")
+        check_number("prefetch", prefetch, 0, 1024, whole=True)
         check_reward_function(request.view, reward_fn)
         self._connection, self._table = connection, table
         self._prefetch, self._timeout_s = prefetch, timeout_s

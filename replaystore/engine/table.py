@@ -29,7 +29,7 @@ from replaystore.engine.pins import Pins
 from replaystore.engine.population import Population, anchors_needed
 from replaystore.engine.recovery import OpenTable
 from replaystore.errors import InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
-from replaystore.sampling import SampleRequest
+from replaystore.sampling import SampleRequest, priorities_of
 from replaystore.schema.limiters import MinSize, RateLimiter
 from replaystore.schema.selectors import Selector
 from replaystore.schema.table_config import Retention, TableConfig
@@ -227,17 +227,11 @@ class Table:
             priorities: ``(n,)`` numbers ≥ 0, such as absolute TD errors; NaN, infinite and negative ones are rejected one by one.
             selector: which of the table's selectors; None is the first.
         """
-        ids = np.asarray(step_ids)
-        values = np.asarray(priorities, dtype=np.float64)
-        if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu") or values.shape != ids.shape:
-            raise InvalidArgument(
-                "step_ids and priorities must be one-dimensional and of one length, ids whole numbers; "
-                f"got {ids.dtype} {ids.shape} and {values.shape}"
-            )
+        ids, values = priorities_of(step_ids, priorities)
         name = self._selectors.choose_prioritized(selector)
         with self._lock:
             self._check_open()
-            counts = self._selectors.update(name, self._population.rows(), ids.astype(np.int64), values)
+            counts = self._selectors.update(name, self._population.rows(), ids, values.astype(np.float64))
         self.sampling.notify()
         return counts
 

@@ -12,7 +12,7 @@ from replaystore.engine.sampler import EmbeddedSampler
 from replaystore.engine.table import Table
 from replaystore.federated.sampler import MixtureSampler, sample_mixture
 from replaystore.sample_log import Log
-from replaystore.sampling import SampleRequest, ids_of
+from replaystore.sampling import SampleRequest, anchors_of
 from replaystore.schedules import Beta, beta_at
 from replaystore.schema.filters import Filter
 from replaystore.schema.mixture import Mixture
@@ -96,7 +96,7 @@ class TableVerbs:
         Raises:
             NotFound: one of them is no anchor that is kept, or none that the view can begin at; names the first such.
         """
-        ids = ids_of(step_ids)
+        ids = anchors_of(step_ids)
         return self.table(name).sample_at(SampleRequest(len(ids), view or Transition(), seed=seed, columns=columns), ids, as_of)
 
     def sampler(

@@ -86,6 +86,7 @@ def check_choice(name: str, numbers: Any, where: Any) -> None:
 
 
 def _actors(values: Any) -> tuple[int, ...]:
+    values = values.tolist() if hasattr(values, "tolist") else values  # NumPy's
     chosen = (values,) if isinstance(values, int) else tuple(values) if isinstance(values, Iterable) else None
     if not chosen:
         raise InvalidArgument(f"actors={values!r} must be actor numbers, at least one")

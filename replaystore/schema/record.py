@@ -61,4 +61,5 @@ def check_number(name: str, value: Any, low: float, high: float = float("inf"), 
     if isinstance(value, bool) or not is_number or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
         bound = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
-        raise InvalidArgument(f"{name}={value!r} must be {kind} {bound}")
+        hint = f": pass {'int' if whole else 'float'}(…)" if type(value).__module__ == "numpy" else ""
+        raise InvalidArgument(f"{name}={value!r} must be {kind} {bound}{hint}")

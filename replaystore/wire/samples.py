@@ -13,7 +13,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
 
 from replaystore.errors import InvalidArgument
-from replaystore.sampling import SampleRequest, check_as_of
+from replaystore.sampling import SampleRequest, check_as_of, priorities_of
 from replaystore.schema.filters import FILTERS
 from replaystore.schema.record import from_json, to_json
 from replaystore.schema.selectors import FREE_SELECTORS, SELECTORS, FreeSelector
@@ -41,13 +41,9 @@ class Updates:
     @classmethod
     def of(cls, step_ids: Any, priorities: Any, selector: str | None = None) -> Updates:
         """From anything array-like; InvalidArgument when it cannot be that."""
-        ids, values = np.asarray(step_ids), np.asarray(priorities)
-        if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu") or values.shape != ids.shape or values.dtype.kind not in "fiub":
-            raise InvalidArgument(
-                "step_ids and priorities must be one-dimensional and of one length, ids whole numbers; "
-                f"got {ids.dtype} {ids.shape} and {values.dtype} {values.shape}"
-            )
-        return cls(ids.astype(np.int64), values.astype(np.float32 if values.dtype == np.float32 else np.float64), selector)
+        if selector is not None and not isinstance(selector, str):
+            raise InvalidArgument(f"selector={selector!r} must be the name of one of the table's selectors")
+        return cls(*priorities_of(step_ids, priorities), selector)
 
     def arrays(self) -> dict[str, Array]:
         """By the names they have in a payload."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,9 @@ def test_policy_versions_come_along(api: Any, table: str) -> None:
         ({"view": "Transition"}, "view 'Transition'"),
         ({"selector": "none"}, "has no 'none'; it has default"),
         ({"columns": ["none"]}, "no column 'none'"),
+        ({"columns": [1]}, "names of columns"),
+        ({"batch_size": np.int64(2)}, r"pass int\(…\)"),
+        ({"beta": rs.Linear(0.4, 1.0, 10)}, "a schedule is for samplers"),
     ],
     ids=str,
 )
@@ -150,11 +154,24 @@ def test_wrong_requests(filled: Fill, api: Any, changes: dict[str, Any], said: s
         api.sample(**{"name": name, "batch_size": 2, **changes})
 
 
-@pytest.mark.parametrize(("ids", "values"), [([0, 1], [1.0]), ([[0]], [[1.0]]), ([0.5], [1.0])], ids=["lengths", "axes", "fraction"])
+@pytest.mark.parametrize(
+    ("ids", "values"),
+    [([0, 1], [1.0]), ([[0]], [[1.0]]), ([0.5], [1.0]), ([[0], [1, 2]], [1.0, 1.0]), ([0], ["a"]), ([0], [1j]), ([0], [None])],
+    ids=["lengths", "axes", "fraction", "ragged", "text", "complex", "nothing"],
+)
 def test_wrong_updates(filled: Fill, api: Any, ids: Any, values: Any) -> None:
     name = filled(5, selector=rs.Prioritized())
     with pytest.raises(rs.InvalidArgument):
         api.update_priorities(name, ids, values)
+
+
+def test_who_waits_for_ever_is_served(api: Any, table: str) -> None:
+    api.create_table(table, config())
+    with api.writer(table) as writer, ThreadPoolExecutor(1) as pool:
+        found = pool.submit(api.sample, table, 1, columns="reward", timeout_s=float("inf"))
+        play(writer, 5)
+        writer.flush()
+        assert found.result(60)["reward"].shape == (1,)
 
 
 def test_an_empty_table_says_why(api: Any, table: str) -> None:

@@ -217,6 +217,8 @@ def test_what_cannot_be_read_again_is_named(filled: Fill, api: Any) -> None:
         api.sample_at(name, [12], as_of=0)
     with pytest.raises(rs.InvalidArgument, match="whole numbers"):
         api.sample_at(name, [1.5])
+    with pytest.raises(rs.InvalidArgument, match="step_ids is empty"):
+        api.sample_at(name, [])
 
 
 def test_updates_are_only_for_selectors_with_priorities(filled: Fill, api: Any) -> None:
@@ -224,6 +226,8 @@ def test_updates_are_only_for_selectors_with_priorities(filled: Fill, api: Any) 
     for kind in ("uniform", "fifo", "pass", "recent"):
         with pytest.raises(rs.InvalidArgument, match="keeps no priorities"):
             api.update_priorities(name, [0], [1.0], selector=kind)
+    with pytest.raises(rs.InvalidArgument, match=r"selector.*MinHeap\(\)"):
+        api.update_priorities(name, [0], [1.0], selector=rs.MinHeap())
     counts = api.update_priorities(name, [0, 5, 1, 2], [1.0, 1.0, np.nan, 0.0], selector="low")
     assert (counts.applied, counts.gone, counts.rejected) == (2, 1, 1)
     assert api.sample(name, 1, selector="low").step_ids.tolist() == [2]
