@@ -39,7 +39,7 @@ DATA_STEPS = 30_000
 """The learner goes on at least this long, so that there is something to learn from afterwards."""
 
 ACTORS = 2
-READY_S = 90.0
+READY_S = 300.0
 """A first start compiles the kernels of the index."""
 
 

@@ -70,6 +70,7 @@ def serve(
         options=ServerOptions(insecure=insecure, snapshots=snapshots_folder),
         on_ready=lambda info: serving.say_ready(info, as_json=json_ready),
         on_stopping=lambda signal: text.note(f"{signal}: finishing calls, closing the store"),
+        on_compiling=lambda: text.note("compiling kernels, once after an installation: about half a minute"),
         progress=serving.Progress(),
     )
     asyncio.run(running)

@@ -32,7 +32,7 @@ from replaystore.steps import RUN_DTYPE, TERMINATED, StepBlock
 
 
 def warm_up() -> None:
-    """Runs a small table through its life in a temporary folder: about 0.5 s, or some seconds the first time after an installation."""
+    """Runs a small table through its life in a temporary folder: about a second, or half a minute the first time after an installation."""
     columns = {"observation": Column((2,), "float32"), "action": Column((), "int64")}
     free: tuple[FreeSelector, ...] = (Uniform(), Fifo(), Lifo(), Recency(5.0, newest=1))
     kept: dict[str, Selector] = {"p": Prioritized(), "r": RankPrioritized(), "h": MaxHeap(), "l": MinHeap(), "w": WithoutReplacement()}

@@ -12,7 +12,7 @@ from replaystore.errors import ReplayStoreError
 from replaystore.server.address import check_exposure, claim_socket_path, join_address, parse_address
 from replaystore.wire.methods import SERVICE
 
-PATIENCE_S = 0.5
+PATIENCE_S = 2.0
 """Most stores are open before this; only others get to listen early."""
 
 
@@ -23,6 +23,10 @@ class Recovering:
         self._server: Any = None
         self._socket_path: str | None = None
         self._state = "it is being opened"
+
+    def compiling(self) -> None:
+        """Notes that kernels are being compiled; called from another thread."""
+        self._state = "kernels are being compiled, once after an installation; that takes about half a minute"
 
     def progress(self, table: str, checked: int, total: int) -> None:
         """Notes how far a table is; called from another thread."""

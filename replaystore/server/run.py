@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ async def serve(
     on_ready: Callable[[ReadyInfo], None] | None = None,
     on_stopping: Callable[[str], None] | None = None,
     progress: Progress | None = None,
+    on_compiling: Callable[[], None] | None = None,
 ) -> None:
     """Serves the store at `path` until SIGTERM or SIGINT, then ends the calls with a clear status and closes the store.
 
@@ -60,6 +62,7 @@ async def serve(
         on_ready: called once when the server listens.
         on_stopping: called with the signal's name.
         progress: called while a crash is recovered from.
+        on_compiling: called when the start takes long because kernels are compiled, as after every installation.
 
     Raises:
         Locked, StorageError, Corruption, InvalidArgument, PermissionDenied: it cannot serve.
@@ -78,7 +81,7 @@ async def serve(
     for which in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(which, on_signal, which)
     try:
-        store = await _open(path, listen, unix, options or ServerOptions(), progress, durability, commit_interval_s)
+        store = await _open(path, listen, unix, options or ServerOptions(), progress, on_compiling, durability, commit_interval_s)
         try:
             server = Server(store, options)
             try:
@@ -101,6 +104,7 @@ async def _open(
     unix: str | None,
     options: ServerOptions,
     progress: Progress | None,
+    on_compiling: Callable[[], None] | None,
     durability: str,
     commit_interval_s: float,
 ) -> Store:
@@ -112,13 +116,20 @@ async def _open(
         if progress is not None:
             progress(table, checked, total)
 
+    compiled = threading.Event()
+
     def work() -> Store:
         warm_up()
+        compiled.set()
         return Store(path, durability=durability, commit_interval_s=commit_interval_s, progress=report)
 
     opening = asyncio.ensure_future(asyncio.to_thread(work))
     await asyncio.wait((opening,), timeout=PATIENCE_S)
     if not opening.done():
+        if not compiled.is_set():
+            recovering.compiling()
+            if on_compiling is not None:
+                on_compiling()
         await recovering.start(listen, unix, insecure=options.insecure)
     try:
         return await opening

@@ -16,7 +16,7 @@ import pytest
 
 import replaystore as rs
 
-READY_S = 60.0
+READY_S = 240.0
 
 
 def command(*arguments: str) -> list[str]:
