@@ -19,12 +19,14 @@ _LONGEST_S = 86400.0
 class Ticket:
     """A place in a `WaitQueue`."""
 
-    __slots__ = ("aside", "wake")
+    __slots__ = ("aside", "served", "wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
         self.aside = False
         """Whether it wants something of its own that is not there: it tries whenever there is news, and nobody waits behind it."""
+        self.served: int | None = None
+        """Items served to anybody when it stepped aside."""
 
 
 class WaitQueue:
@@ -39,6 +41,9 @@ class WaitQueue:
 
     def __len__(self) -> int:
         return len(self._tickets) + len(self._aside)
+
+    def __contains__(self, ticket: object) -> bool:
+        return ticket in self._tickets or ticket in self._aside
 
     def join(self, wake: Callable[[], None]) -> Ticket:
         """Takes a place at the end. `wake` is called, from any thread, whenever it is worth trying again; it must not block."""

@@ -6,6 +6,7 @@ from replaystore.core.limiter import Limiter
 from replaystore.engine.population import Population
 from replaystore.schema.limiters import RateLimiter
 from replaystore.storage.table_files import TableFiles
+from replaystore.turns import Ticket, WaitQueue
 
 
 class Limiting:
@@ -17,6 +18,7 @@ class Limiting:
         """Anchors without which the sampler whose turn it was cannot go on; until they are there, inserts may."""
         self.asked = 1
         """Items that the sampler wanted which was held back last."""
+        self._starving: Ticket | None = None
 
     def change(self, config: RateLimiter) -> None:
         """A new limiter counts from now on, as if what is there had just been inserted: what was sampled under another does not bind it."""
@@ -30,6 +32,23 @@ class Limiting:
         state, population = self._files.state, self._population
         since = state["inserted_steps"] - state["limiter_inserted"], state["sampled_items"] - state["limiter_sampled"]
         return *since, population.steps, population.anchors
+
+    def starve(self, ticket: Ticket) -> None:
+        """There are too few anchors of the kind that the holder of `ticket` wants, say first steps of finished episodes.
+
+        Only more rows can help, unless others are served: so the limiter lets rows in, until somebody is. Else an episode longer than its
+        bounds would make both sides wait for ever.
+        """
+        served = self._files.state["sampled_items"]
+        if ticket.served is None:
+            ticket.served = served
+        if ticket.served == served:
+            self._starving, self.wanted = ticket, max(self.wanted, self._population.anchors + 1)
+
+    def look_after(self, samplers: WaitQueue) -> None:
+        """Holds inserts back again when the sampler for which they pass has left."""
+        if self._starving is not None and self._starving not in samplers:
+            self._starving, self.wanted = None, 1
 
     def check_sample(self, n: int) -> None:
         """See `Limiter.check_sample`."""

@@ -143,6 +143,7 @@ class Table:
         return result
 
     def _may_insert(self, ticket: Ticket | None) -> bool:
+        self._limiting.look_after(self.sampling)
         return self.inserting.may_try(ticket) and self._limiting.may_insert()
 
     def _apply(self, plan: Plan, now: float) -> None:
@@ -207,8 +208,9 @@ class Table:
                 self._limiting.wanted = anchors_needed(request, self.config.selectors)
                 if ticket is not None:
                     self.sampling.step_aside(ticket)  # what others want may well be there
-                return None
-            self._files.state["sampled_items"] += request.batch_size
+                    self._limiting.starve(ticket)
+            else:
+                self._files.state["sampled_items"] += request.batch_size
         self.inserting.notify()
         return prepared
 

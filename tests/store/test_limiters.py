@@ -130,3 +130,40 @@ def test_why_blocked_speaks_of_the_batch_that_waits(store: Store) -> None:
     assert table.try_prepare(SampleRequest(15, rs.Transition()), ticket) is None
     assert "15 more items would go below: actors must insert 3 more steps (1 waiting)" in store.why_blocked("t")
     table.sampling.leave(ticket)
+
+
+def test_an_episode_longer_than_the_bounds_of_a_ratio_is_no_halt(store: Store) -> None:
+    """Who waits for whole episodes has nothing to draw until one has ended: inserts pass meanwhile, unless others are served."""
+    store.create_table("t", config(rate_limiter=rs.SampleToInsertRatio(1.0, error_buffer=8.0)))
+    table = store.table("t")
+    rows = 0
+    while offer(table, 1, rows) is not None:
+        rows += 1
+    woken: list[int] = []
+    writer = table.inserting.join(lambda: woken.append(rows))
+    ticket = table.sampling.join(lambda: None)
+    episodes = SampleRequest(2, rs.Episode())
+    assert table.try_prepare(episodes, ticket) is None
+    assert woken, "the writer that waits hears of it"
+    table.inserting.leave(writer)
+    for _ in range(40):
+        assert offer(table, 1, rows) is not None
+        rows += 1
+        assert table.try_prepare(episodes, ticket) is None
+    assert draw(table, 4) == 4
+    assert table.try_prepare(episodes, ticket) is None
+    assert offer(table, 1, rows) is None, "somebody else is served: the ratio holds again"
+    table.sampling.leave(ticket)
+
+
+def test_inserts_pass_only_while_somebody_waits_for_them(store: Store) -> None:
+    store.create_table("t", config(rate_limiter=rs.SampleToInsertRatio(1.0, error_buffer=8.0), retention=rs.Retention(max_steps=4)))
+    table = store.table("t")
+    rows = 0
+    while offer(table, 1, rows) is not None:
+        rows += 1
+    ticket = table.sampling.join(lambda: None)
+    assert table.try_prepare(SampleRequest(2, rs.Episode()), ticket) is None
+    assert offer(table, 1, rows) is not None
+    table.sampling.leave(ticket)
+    assert offer(table, 1, rows + 1) is None
