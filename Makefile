@@ -2,7 +2,7 @@
 #
 #   make demo    serve, act, learn, stop, re-train offline, report
 #   make test    every check: lint, types, generated code, docs, tests
-#   make bench   how fast it is; PEERS=1 measures cpprb and TorchRL too
+#   make bench   how fast it is; PEERS=1 measures cpprb, TorchRL, Stable-Baselines3 and Reverb too
 
 PYTHON ?= python3
 # The build of PyTorch that the tests are run with. For a GPU: make TORCH=torch
@@ -41,7 +41,7 @@ proto:
 	proto/generate.sh
 
 bench: $(READY)
-	cd benchmarks && ../$(BIN)/python run.py $(if $(PEERS),--peers)
+	TORCH='$(TORCH)' $(BIN)/replaystore bench --json bench.json --png bench.png $(if $(PEERS),--peers --peers-folder .venv-peers)
 
 clean:
 	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis demo demo-report

@@ -1,68 +1,64 @@
-"""Runs the contestants in turn, several rounds, and prints medians, spread and ratios."""
+"""The benchmark suite: ours, the machine's limits and, if asked for, the peers. See README.md beside this file."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
 import sys
-import venv
-from collections import defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-PEERS_VENV = HERE.parent / ".venv-peers"
+from rich.console import Console
+
+from check import compare, ratios_of
+from suite import run
+from tables import draw, show
+
+FULL = ["--steps", "500000", "--frames", "20000", "--sequence-steps", "200000"]
+QUICK = ["--steps", "4000", "--frames", "600", "--sequence-steps", "4000"]
 
 
-def peers_python(given: str | None) -> str:
-    """An interpreter with the peers installed; makes a virtual environment for them when none is given."""
-    if given:
-        return given
-    python = PEERS_VENV / "bin" / "python"
-    if not python.exists():
-        print("making .venv-peers: cpprb, torchrl", file=sys.stderr)
-        venv.create(PEERS_VENV, with_pip=True)
-        torch = os.environ.get("TORCH", "torch")
-        subprocess.run([python, "-m", "pip", "install", "-q", torch], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "cpprb", "torchrl", "tensordict"], check=True)
-    return str(python)
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peers", action="store_true", help="measure cpprb and TorchRL too")
-    parser.add_argument("--peers-python", help="an interpreter that has them, instead of making .venv-peers")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1_000_000)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--peers", action="store_true", help="also cpprb, TorchRL, Stable-Baselines3 and Reverb")
+    parser.add_argument(
+        "--peers-folder", type=Path, metavar="DIR", help="where their virtual environments are kept; made, and removed, if not given"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny tables and short times: whether it runs, not how fast it is")
+    parser.add_argument("--rounds", type=int, metavar="N", help="3, or 1 with --quick")
+    parser.add_argument("--seconds", type=float, metavar="S", help="for every figure; 2, or 0.02 with --quick")
+    parser.add_argument("--folder", type=Path, default=Path(), metavar="DIR", help="where the data goes meanwhile: here, if not given")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw it; needs matplotlib")
+    parser.add_argument(
+        "--check", type=Path, metavar="FILE", help="fail when a ratio fell below half of that in this file of an earlier run"
+    )
     args = parser.parse_args()
-    contestants = [[sys.executable, "ours.py"]]
-    if args.peers or args.peers_python:
-        other = peers_python(args.peers_python)
-        contestants += [[other, "peer_cpprb.py"], [other, "peer_torchrl.py"]]
-    figures: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for number in range(args.rounds):
-        for command in contestants:
-            print(f"round {number + 1}/{args.rounds}: {command[1]}", file=sys.stderr)
-            output = subprocess.run(
-                [*command, "--steps", str(args.steps), "--seconds", str(args.seconds)], cwd=HERE, check=True, capture_output=True, text=True
-            ).stdout
-            result = json.loads(output.splitlines()[-1])
-            name = f"{result.pop('name')} {result.pop('version')}"
-            for figure, value in result.items():
-                figures[name, figure].append(value)
-    medians = {key: statistics.median(values) for key, values in figures.items()}
-    references = {figure: value for (name, figure), value in medians.items() if name.startswith("cpprb")}
-    print(f"\n{'':22}{'':32}{'items/s':>12}{'min':>12}{'max':>12}{'÷ cpprb':>9}")
-    for (name, figure), values in figures.items():
-        reference = next((value for kind, value in references.items() if kind in figure), None)
-        ratio = f"{medians[name, figure] / reference:9.2f}" if reference else f"{'':9}"
-        print(f"{name:22}{figure:32}{medians[name, figure]:12,.0f}{min(values):12,.0f}{max(values):12,.0f}{ratio}")
-    results = [{"name": name, "figure": figure, "values": values} for (name, figure), values in figures.items()]
-    (HERE / "results.json").write_text(json.dumps({"steps": args.steps, "results": results}, indent=1))
+    try:
+        earlier = ratios_of(args.check) if args.check else None
+    except ValueError as error:
+        parser.error(str(error))
+    if args.png and find_spec("matplotlib") is None:
+        parser.error("--png needs matplotlib: pip install 'replaystore[bench]'")
+    rounds = args.rounds or (1 if args.quick else 3)
+    seconds = args.seconds or (0.02 if args.quick else 2.0)
+    sizes = [*(QUICK if args.quick else FULL), "--seconds", str(seconds)]
+    if args.peers_folder:
+        args.peers_folder.mkdir(parents=True, exist_ok=True)
+    say = Console(stderr=True)
+    results = run(sizes, rounds, args.peers, args.folder.resolve(), args.peers_folder and args.peers_folder.resolve(), say.print)
+    show(results, Console() if sys.stdout.isatty() else Console(width=180))
+    if args.json:
+        args.json.write_text(json.dumps(results.as_json(), indent=1) + "\n")
+    if args.png:
+        draw(results, args.png)
+    if earlier is None:
+        return 0
+    worse, compared = compare(earlier, results.ratios())
+    print(f"\ncompared with {args.check}: {compared} ratios, {len(worse)} of them below the bound")
+    print("\n".join(worse))
+    return 1 if worse or not compared else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

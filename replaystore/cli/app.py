@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import replaystore as rs
-from replaystore.cli import checking, inspect, snapshots, text
+from replaystore.cli import bench, checking, inspect, snapshots, text
 from replaystore.cli.target import open_target
 
 app = typer.Typer(
@@ -126,6 +126,7 @@ app.command()(snapshots.snapshot)
 app.command()(snapshots.fork)
 app.command()(checking.verify)
 app.command()(checking.repair)
+app.command()(bench.bench)
 
 
 def _version(wanted: bool) -> None:
