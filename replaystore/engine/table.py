@@ -353,6 +353,8 @@ class Table:
                 )
             elif action == "sample" and self._limiting.may_sample(n):
                 why = None if request is None else self._drawing.why_not(request, self._population.rows(), self._population.anchors)
+                if why is not None and not self._limiting.may_insert():
+                    text = f"writers are held back too, until other steps are sampled: {self._limiting.explain('insert', n)}"
                 text = f"{why or f'{len(self.sampling)} samplers asked earlier'}. {text}"
             return f"table {self.name!r}: {text}"
 

@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 def to_json(record: Any) -> dict[str, Any]:
     """The record's fields that differ from JSON's null, with the class's name under ``type``."""
+    if isinstance(record, type) or not dataclasses.is_dataclass(record):
+        raise InvalidArgument(f"{record!r} is no configuration: pass an object such as replaystore.MinSize(1)")
     fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
     return {
         "type": type(record).__name__,

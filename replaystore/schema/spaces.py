@@ -48,11 +48,14 @@ def columns_from_agents(agents: Mapping[str, tuple[Any, Any]], **extras: Column)
     Raises:
         InvalidArgument: no agents, a name that cannot be one, or a space without a fixed-size numeric layout.
     """
-    if not agents:
-        raise InvalidArgument("columns_from_agents needs at least one agent")
+    if not isinstance(agents, Mapping) or not agents:
+        raise InvalidArgument("columns_from_agents needs at least one agent: {name: (observation_space, action_space)}")
     columns: dict[str, Column] = {}
-    for agent, (observation, action) in agents.items():
+    for agent, spaces in agents.items():
         check_name(agent, "agent")
+        if not isinstance(spaces, tuple | list) or len(spaces) != 2:
+            raise InvalidArgument(f"agent {agent!r} needs (observation_space, action_space), got {spaces!r}")
+        observation, action = spaces
         columns |= columns_from_space(f"observation/{agent}", observation)
         columns |= columns_from_space(f"action/{agent}", action)
         columns[f"reward/{agent}"] = STANDARD_COLUMNS["reward"]

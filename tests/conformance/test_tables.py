@@ -138,8 +138,10 @@ def test_alter(filled: Callable[..., str], api: Any) -> None:
         ({"selector": rs.Uniform()}, "names and kinds stay"),
         ({"selector": {"other": rs.Prioritized()}}, "names and kinds stay"),
         ({"rate_limiter": rs.MinSize(100), "retention": rs.Retention(50)}, "can never be reached"),
+        ({"rate_limiter": rs.MinSize}, "MinSize"),
+        ({"retention": 50}, "50"),
     ],
-    ids=["kind", "name", "unreachable"],
+    ids=["kind", "name", "unreachable", "class", "number"],
 )
 def test_alter_refuses_what_cannot_be(filled: Callable[..., str], api: Any, changes: dict[str, Any], said: str) -> None:
     name = filled(10, selector=rs.Prioritized())

@@ -167,3 +167,10 @@ def test_inserts_pass_only_while_somebody_waits_for_them(store: Store) -> None:
     assert offer(table, 1, rows) is not None
     table.sampling.leave(ticket)
     assert offer(table, 1, rows + 1) is None
+
+
+def test_a_full_queue_of_steps_that_a_sampler_does_not_want_says_who_must_act(store: Store) -> None:
+    store.create_table("t", config(selector=rs.Fifo(), rate_limiter=rs.Queue(2), retention=ONCE))
+    assert offer(store.table("t"), 1, 0, 3) is not None
+    with pytest.raises(rs.NotReady, match=r"none of 2 steps.*writers are held back too, until other steps are sampled: Queue holds"):
+        store.sample("t", 1, view=rs.Episode(), timeout_s=0)

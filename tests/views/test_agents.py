@@ -60,6 +60,8 @@ def test_columns_of_agents() -> None:
         rs.columns_from_agents({})
     with pytest.raises(rs.InvalidArgument, match="agent name 'a/b'"):
         rs.columns_from_agents({"a/b": SPACES["bob"]})
+    with pytest.raises(rs.InvalidArgument, match="agent 'bob' needs"):
+        rs.columns_from_agents({"bob": 3})  # type: ignore[dict-item]
 
 
 def same_as_alone(store: Store, view: Any, agent: str) -> None:
