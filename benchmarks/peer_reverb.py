@@ -1,6 +1,7 @@
 """Reverb on W1, W2 and W3, over gRPC on loopback with the server in a process of its own: one actor, trajectory writer, trajectory dataset.
 
-W2's items are trajectories of five single frames (the stack and its successor), W3's of 80 steps.
+Of W1 it gets at most the first 200,000 steps, since it takes minutes to write more. W2's items are trajectories of five
+single frames (the stack and its successor), W3's of 80 steps.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from workload import (
 )
 
 WAY = "gRPC, dataset"
+MOST_STEPS = 200_000
 LENGTH = {"W1": 2, "W2": STACK + 1, "W3": SEQUENCE}
 SHAPES = {"W1": ((17,), np.float32), "W2": ((84, 84), np.uint8), "W3": ((64,), np.float32)}
 
@@ -131,7 +133,11 @@ def main() -> None:
         assert server.stdout is not None
         address = f"localhost:{int(server.stdout.readline())}"
         client = reverb.Client(address)
-        for workload, data in (("W1", rows(args.steps)), ("W2", frames(args.frames)), ("W3", vectors(args.sequence_steps))):
+        for workload, data in (
+            ("W1", rows(min(args.steps, MOST_STEPS))),
+            ("W2", frames(args.frames)),
+            ("W3", vectors(args.sequence_steps)),
+        ):
             found.append((WAY, workload, ONE, insert_rate(steps(client, ("insert",), workload, data), args.seconds)))
             client.reset("insert")
             for _ in steps(client, (f"{workload} uniform", f"{workload} priority"), workload, data):

@@ -12,7 +12,7 @@ INSTALL_S = 1800
 
 PACKAGES = {
     "cpprb": ("cpprb",),
-    "torchrl": (os.environ.get("TORCH", "torch"), "torchrl", "tensordict"),
+    "torchrl": ("torchrl", "tensordict"),  # with the torch that pip chooses: its C++ part fits one version only
     "sb3": (os.environ.get("TORCH", "torch"), "stable-baselines3"),
     "reverb": ("dm-reverb[tensorflow]",),
 }
