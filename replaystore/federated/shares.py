@@ -65,5 +65,5 @@ def _next(owed: Sequence[int], rates: Sequence[int], item: int, late: int) -> in
     """The source that is due, being owed at least `item` − `late`, and would be owed more than `late` soonest."""
     due = [source for source, rate in enumerate(rates) if rate > 0 and owed[source] >= item - late]
     if not due:  # possible only after the shares have changed
-        return max(range(len(owed)), key=lambda source: owed[source])
+        return max((source for source, rate in enumerate(rates) if rate > 0), key=lambda source: owed[source])
     return due[0] if len(due) == 1 else min(due, key=lambda source: Fraction(late - owed[source], rates[source]))

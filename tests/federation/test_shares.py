@@ -66,6 +66,7 @@ def test_shares_that_change_deal_whole_batches(amounts: list[list[float]], items
         counts = dealer.deal(items, shares)
         assert sum(counts) == items
         assert min(counts) >= 0
+        assert not any(count for count, share in zip(counts, shares, strict=True) if not share)  # it may be empty: nothing would come
         assert sum(dealer.owed) == 0
         assert all(abs(owed) < 2 for owed in dealer.owed)
 
