@@ -220,8 +220,9 @@ class Sampler:
             if asked.carried:
                 self._count_updates(header.updates)
             if header.HasField("error") and header.error.kind == NotReady.__name__:
-                self._in_flight.append(replace(asked, carried=[]))
-                self._stream.send(asked.message)
+                again = replace(asked, message=self._message(asked), carried=[])  # its updates were applied; by now there may be newer ones
+                self._in_flight.append(again)
+                self._stream.send(again.message)
             raise_reply_error(header)
             batch = Batch(fields, self._request.view, header.candidates, header.mass, header.next_step)
             if self._noting:
@@ -237,17 +238,21 @@ class Sampler:
         seed = None if self._request.seed is None else derive_seed(self._request.seed, self._count)
         size = self._request.batch_size if batch_size is None else batch_size
         beta = self.beta
-        query = self._queries.get(size)
+        asked = _Ask(number, size, beta, seed, b"", self._updates)
+        asked = replace(asked, message=self._message(asked, _merge(asked.carried)))
+        self._updates = []
+        self._stream.send(asked.message)
+        self._in_flight.append(asked)
+        self._count += 1
+
+    def _message(self, asked: _Ask, updates: Updates | None = None) -> bytes:
+        query = self._queries.get(asked.size)
         if query is None:
             if len(self._queries) > _KEPT_QUERIES:
                 self._queries.clear()
-            query = self._queries[size] = encode_query(self._table, replace(self._request, batch_size=size))
-        carried, self._updates = self._updates, []
+            query = self._queries[asked.size] = encode_query(self._table, replace(self._request, batch_size=asked.size))
         notice_s = min(1.0, max(self._timeout_s, 0.08) / 4)
-        message = encode_sample_request(number, query, beta, seed, _WAIT_AT_SERVER_S, notice_s, _merge(carried))
-        self._stream.send(message)
-        self._in_flight.append(_Ask(number, size, beta, seed, message, carried))
-        self._count += 1
+        return encode_sample_request(asked.number, query, asked.beta, asked.seed, _WAIT_AT_SERVER_S, notice_s, updates)
 
     def _count_updates(self, counts: Any) -> None:
         self._applied += counts.applied

@@ -10,6 +10,7 @@ import grpc
 
 from replaystore.errors import ReplayStoreError
 from replaystore.sampling import PreparedSample, SampleRequest
+from replaystore.schema.selectors import Uniform
 from replaystore.schema.views import Episode, Hindsight
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call, reported
@@ -31,6 +32,9 @@ _OVERHEAD_BYTES = 1 << 20
 
 
 _SHORTEST_NOTICE_S = 0.02
+
+_MANY_ROWS = 1 << 18
+"""An index over fewer is built in a millisecond or so."""
 
 
 class SampleService:
@@ -65,23 +69,27 @@ class SampleService:
         except ReplayStoreError as error:
             return _failed(incoming.number, counts, error)
 
-    def _is_long(self, request: SampleRequest) -> bool:
-        """Whether walking over the rows of a batch takes longer than the event loop may."""
+    def _is_long(self, table: Table, request: SampleRequest) -> bool:
+        """Whether walking over the rows of a batch, or over those of the table for a filter, takes longer than the event loop may."""
         far = isinstance(request.view, Episode | Hindsight)  # as far as episodes go, which is not known yet
-        return far or request.batch_size * request.view.rows > self._options.inline_rows
+        built = request.where is not None or not isinstance(
+            request.selector, str | Uniform | None
+        )  # on first use, or when it is looked at anew
+        most = self._options.inline_rows
+        return far or request.batch_size * request.view.rows > most or (built and table.next_step - table.first_step > _MANY_ROWS)
 
     async def _prepare_at(self, table: Table, incoming: IncomingSample, _: _Outgoing) -> DrawnSample:
         request, step_ids = incoming.request, incoming.step_ids
         assert request is not None
         assert step_ids is not None
-        if self._is_long(request):
+        if self._is_long(table, request):
             return await in_thread(self._copying, lambda: table.prepare_at(request, step_ids, incoming.as_of), _close_lost)
         return table.prepare_at(request, step_ids, incoming.as_of)
 
     async def _prepare(self, table: Table, incoming: IncomingSample, outgoing: _Outgoing) -> DrawnSample:
         request = incoming.request
         assert request is not None
-        large = self._is_long(request)
+        large = self._is_long(table, request)
 
         async def attempt(ticket: Ticket | None) -> DrawnSample | None:
             if large:
