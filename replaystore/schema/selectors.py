@@ -42,7 +42,8 @@ class RankPrioritized:
     """Rank-based prioritized replay: P(i) ∝ 1 / rank(i) ** alpha, rank 1 being the highest priority (Schaul et al. 2016, section 3.3).
 
     Kept approximately sorted, as in the paper: the rank of an anchor is its place in a binary heap that is sorted afresh now and then.
-    Probabilities and weights are those of the places really drawn from, so they are exact although the order is not.
+    Probabilities and weights are those of the places really drawn from, so they are exact although the order is not. Which of the orders
+    it is depends on the blocks in which steps arrived.
     """
 
     alpha: float = 0.7

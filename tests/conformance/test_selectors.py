@@ -37,8 +37,8 @@ def test_seeds_give_the_same_batches_with_every_selector(sides: dict[str, Side])
         with side.api.writer("t") as writer:
             play(writer, 60)
             play(writer, 40)
-        for name in ("prioritized", "rank", "low", "high"):
-            side.api.update_priorities("t", np.arange(101), np.arange(101) % 7, selector=name)
+        for name in ("prioritized", "rank", "low", "high"):  # all change: ranks are sorted, in whichever blocks the steps came
+            side.api.update_priorities("t", np.arange(101), np.arange(101) % 7 + 2, selector=name)
         batches = []
         for name in (*KINDS, rs.Recency(5.0), rs.Fifo()):
             for where in FILTERS:
