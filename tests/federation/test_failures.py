@@ -99,6 +99,8 @@ def test_batches_stay_whole(failing: list[set[int]], size: int, prefetch: int, s
             assert batch.weights.max() == 1
             np.testing.assert_allclose(batch.weights, batch.probabilities.min() / batch.probabilities, rtol=1e-6)
     assert got >= 60 - max(map(len, failing)) * len(failing)
+    for thread in sampler._threads:
+        thread.join(60)
     assert not any(thread.is_alive() for thread in sampler._threads)
 
 
