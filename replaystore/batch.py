@@ -122,6 +122,8 @@ class Batch:
         if not isinstance(view, Hindsight):
             raise InvalidArgument(f"only batches of a Hindsight view can be relabelled; this one is of {type(view).__name__}")
         if "data/reward" not in self._fields:
+            if any(name.startswith("data/reward/") for name in self._fields):
+                raise InvalidArgument("this batch has a reward for each of several agents: choose one with Transition(agent=…)")
             raise InvalidArgument("this batch has no reward column: name 'reward' among the columns to be read")
         achieved, desired = self._fields[f"achieved/{view.achieved}"], self._fields[f"desired/{view.desired}"]
         items = np.arange(len(self)) if everything else np.flatnonzero(self._info["relabelled"])

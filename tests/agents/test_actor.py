@@ -73,7 +73,7 @@ def test_a_stop_ends_it_but_not_one_from_before_its_time(store: Any) -> None:
         thread.join(0.01)
         assert thread.is_alive()
     store.publish_parameters("policy", weights)
-    thread.join(20)
+    thread.join(120)
     assert results[0].ended == "told to stop"
 
 

@@ -181,7 +181,7 @@ def test_an_empty_table_says_why(api: Any, table: str) -> None:
     started = time.monotonic()
     with pytest.raises(rs.NotReady, match=r"MinSize .* 40 of min_size_to_sample=100 .* actors must insert 60 more"):
         api.sample(table, 4, timeout_s=0.2)
-    assert 0.2 <= time.monotonic() - started < 5
+    assert 0.2 <= time.monotonic() - started < 60
     with pytest.raises(rs.NotReady, match="60 more"), api.sampler(table, 4, timeout_s=0.2) as sampler:
         next(sampler)
 
@@ -202,7 +202,7 @@ def test_a_step_without_successor_cannot_be_sampled(api: Any, table: str) -> Non
 def test_the_ratio_holds_both_sides_back(api: Any, table: str) -> None:
     # sampling begins at 10 steps, where the cursor is 20; it may go from 10 to 30
     api.create_table(table, config(rate_limiter=rs.SampleToInsertRatio(2.0, 10, 10.0)))
-    with api.writer(table, block_rows=1, timeout_s=1.0) as writer:
+    with api.writer(table, block_rows=1, timeout_s=4.0) as writer:
         writer.reset([0, 0])
         inserted: list[int] = []
 
@@ -241,7 +241,7 @@ def test_a_waiting_sample_goes_on_when_steps_arrive_or_the_limiter_is_altered(ap
     def waiting() -> threading.Thread:
         thread = threading.Thread(target=sample)
         thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while api.stats(table).waiting_samples == 0:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -250,11 +250,11 @@ def test_a_waiting_sample_goes_on_when_steps_arrive_or_the_limiter_is_altered(ap
     thread = waiting()
     with api.writer(table) as writer:
         play(writer, 15)
-    thread.join(10)
+    thread.join(120)
     api.alter_table(table, rate_limiter=rs.MinSize(1000))
     thread = waiting()
     api.alter_table(table, rate_limiter=rs.MinSize(1))
-    thread.join(10)
+    thread.join(120)
     assert [len(result) for result in results] == [3, 3]
     assert api.stats(table).waiting_samples == 0
 

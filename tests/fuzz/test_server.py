@@ -135,7 +135,7 @@ def test_a_server_survives_whatever_is_sent_and_blames_the_message(served: Serve
             assert code == "OK" or code in THEIR_FAULT, (number, method, code, text)
             assert named, (number, method, code, text)
             assert code != "INVALID_ARGUMENT" or names_a_field(text), (number, method, text)
-            assert time.monotonic() - started < 5, (number, method, code, text)
+            assert time.monotonic() - started < 30, (number, method, code, text)
             if number % 100 == 99 or number == count(3500) - 1:
                 prepare(client)
                 for name in set(client.tables()) - {"t", "kept"}:

@@ -182,7 +182,7 @@ def test_a_busy_server_stops_and_starts_without_a_word(tmp_path: Path, caplog: p
                 time.sleep(0.25)
                 started = time.monotonic()
                 server.stop()
-                assert time.monotonic() - started < 4
+                assert time.monotonic() - started < 20
                 server = start_in_thread(store, server.address)
             time.sleep(0.3)
             stop.set()
@@ -205,5 +205,5 @@ def test_calls_made_while_the_server_is_away_wait_for_it(start_process: Start) -
         thread.start()
         time.sleep(0.3)
         start_process(address)
-        thread.join(20)
+        thread.join(120)
         assert names == ["t"]

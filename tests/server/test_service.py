@@ -237,7 +237,7 @@ def test_stopping_ends_calls_with_a_clear_status(store: Store) -> None:
 
             def messages(first: Any) -> Any:
                 yield first.SerializeToString()
-                gate.wait(20)
+                gate.wait(120)
 
             calls = [
                 channel.stream_stream(path_of("Sample"))(messages(waiting)),
@@ -248,7 +248,7 @@ def test_stopping_ends_calls_with_a_clear_status(store: Store) -> None:
                 time.sleep(0.01)
             started = time.monotonic()
             server.stop()
-            assert time.monotonic() - started < 4
+            assert time.monotonic() - started < 20
             for call in calls:
                 with pytest.raises(grpc.RpcError) as caught:
                     list(call)
@@ -274,7 +274,7 @@ def test_the_server_leaves_no_threads(store: Store) -> None:
         with client.writer("t") as writer:
             write_steps(writer, 10)
         client.sample("t", 3)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         left = {thread.name for thread in threading.enumerate()} - before - {"replaystore-watchdog"}
         left = {name for name in left if name.startswith("replaystore")}

@@ -82,10 +82,10 @@ def test_a_request_in_line_again_does_not_bring_old_priorities_back(store: Store
 def test_who_pauses_longer_than_the_timeout_gets_its_batch_at_once(client: Client) -> None:
     """Requests in flight wait at the server; the time-out counts only while the learner waits."""
     fill(client, 5, rate_limiter=rs.MinSize(20))
-    with client.sampler("t", 4, prefetch=2, timeout_s=0.2) as sampler:
+    with client.sampler("t", 4, prefetch=2, timeout_s=1.0) as sampler:
         with pytest.raises(rs.NotReady):
             next(sampler)
-        time.sleep(0.5)
+        time.sleep(1.3)
         with client.writer("t") as writer:
             write_steps(writer, 50)
         assert len(next(sampler)) == 4
@@ -114,7 +114,7 @@ def test_samples_are_served_first_come_first_served(
     with client.writer("t") as writer:
         write_steps(writer, 100)
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert order == list(range(6))
 
 
@@ -131,17 +131,17 @@ def test_a_client_that_leaves_frees_its_place(store: Store, client: Client) -> N
 def test_inserts_wait_for_samples_and_say_so(store: Store, client: Client) -> None:
     limiter = rs.SampleToInsertRatio(samples_per_insert=1.0, min_size_to_sample=10, error_buffer=64.0)
     client.create_table("t", config(rate_limiter=limiter))
-    writer = client.writer("t", block_rows=8, timeout_s=1.5)
+    writer = client.writer("t", block_rows=8, timeout_s=4)
     with pytest.raises(rs.NotReady, match=r"rows are not acknowledged\): table 't': SampleToInsertRatio") as caught:
         write_steps(writer, 100_000)
-    assert "waited 1.5 s for room to send" in str(caught.value)
+    assert "waited 4 s for room to send" in str(caught.value)
     inserted = client.stats("t").inserted_steps
     assert inserted <= 10 + 64 + 34  # one block may overshoot
     assert client.stats("t").waiting_inserts == 1
     with pytest.raises(rs.NotReady, match="SampleToInsertRatio"):
         writer.flush(timeout_s=0.1)
     client.alter_table("t", rate_limiter=rs.MinSize(1))
-    writer.flush(timeout_s=10)
+    writer.flush(timeout_s=60)
     writer.close()
     rows = client.read_steps("t", 0, 1 << 60)
     np.testing.assert_array_equal(rows["observation"][:, 0], np.arange(len(rows["step_id"])))
@@ -165,11 +165,11 @@ def test_dropping_a_table_ends_who_waits_for_it(client: Client) -> None:
     write_steps(writer, 3)
     writer.flush()
     client.drop_table("t")
-    thread.join(10)
+    thread.join(120)
     assert [type(error) for error in caught] == [rs.NotFound]
     with pytest.raises(rs.NotFound):  # noqa: PT012 - at the first call that notices, and at all after it
         write_steps(writer, 3)
-        writer.flush(timeout_s=10)
+        writer.flush(timeout_s=60)
     with pytest.raises(rs.NotFound):
         writer.close(1)
 
@@ -184,7 +184,7 @@ def test_a_block_that_does_not_fit_is_an_error_of_the_next_call(store: Store, cl
 
     def go_on() -> None:
         write_steps(writer, 3)  # may notice it already
-        writer.flush(timeout_s=10)
+        writer.flush(timeout_s=60)
 
     with pytest.raises(rs.ReplayStoreError):
         go_on()
@@ -307,7 +307,7 @@ def test_parameters_wait_for_news_without_threads(client: Client, server: Server
     arrays = {"w": np.arange(3_000_000, dtype=np.float32), "b": np.float64(2)}
     assert client.publish_parameters("policy", arrays) == 1
     for thread in waiting:
-        thread.join(20)
+        thread.join(120)
     assert len(got) == 5
     for found, version in got:
         assert version == 1

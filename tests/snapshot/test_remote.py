@@ -123,7 +123,7 @@ def test_the_command_line(store: Store, tmp_path: Path) -> None:
     data = tmp_path / "data"
     rows = store.stats("t").next_step
     table = store.table("t")
-    table.wait_durable(rows, 10)
+    table.wait_durable(rows, 60)
     table.publish()
     beside = command("snapshot", data, "t", tmp_path / "beside", "--json")
     assert "taking what is published" in beside.stderr
@@ -162,7 +162,7 @@ def test_killed_while_it_was_altered(store: Store, tmp_path: Path, mode: str) ->
     """The leaves stand under the new exponent already, the configuration is still the old one: priorities are what they were."""
     filled(store)
     table = store.table("t")
-    table.wait_durable(table.next_step, 10)
+    table.wait_durable(table.next_step, 60)
     table.publish()
     before = contents(store, "t")
     publish = table._committing.publish

@@ -173,7 +173,7 @@ def test_the_snapshot_stays_whole_when_the_table_evicts(store: Store, tmp_path: 
     assert shared_files(tmp_path / "out")
     actor.play(2500)
     table = store.table("t")
-    table.wait_durable(table.next_step, 10)
+    table.wait_durable(table.next_step, 60)
     table.publish()
     assert store.stats("t").first_step > before["next_step"]
     assert not [path for path in shared_files(tmp_path / "out") if "/episodes/" not in str(path)], "the table's files are gone"
@@ -194,7 +194,7 @@ def test_files_stay_until_they_have_their_second_name(store: Store, tmp_path: Pa
         if name == "link" and not seen:
             seen.append(name)
             actor.play(2500)
-            table.wait_durable(table.next_step, 10)
+            table.wait_durable(table.next_step, 60)
             table.publish()
             assert store.stats("t").first_step > before["next_step"]
 
@@ -313,12 +313,12 @@ def test_of_a_store_that_is_only_read(store: Store, tmp_path: Path) -> None:
     """Beside a live server, whose retention may take files away while they are linked."""
     actor = filled(store, retention=SMALL)
     table = store.table("t")
-    table.wait_durable(table.next_step, 10)
+    table.wait_durable(table.next_step, 60)
     table.publish()
     before = contents(store, "t")
     with rs.open(tmp_path / "data", mode="r") as reader:
         actor.play(2500)
-        table.wait_durable(table.next_step, 10)
+        table.wait_durable(table.next_step, 60)
         table.publish()
         report = reader.snapshot("t", tmp_path / "out")
     assert report.linked_bytes < report.copied_bytes
@@ -332,7 +332,7 @@ def test_of_a_store_that_is_only_read(store: Store, tmp_path: Path) -> None:
 def test_open_episodes_are_found_again_in_the_rows(store: Store, tmp_path: Path) -> None:
     filled(store, 300)
     table = store.table("t")
-    table.wait_durable(table.next_step, 10)
+    table.wait_durable(table.next_step, 60)
     table.publish()
     with rs.open(tmp_path / "data", mode="r") as reader:
         reader.snapshot("t", tmp_path / "out")
@@ -473,7 +473,7 @@ store.close()
 def test_killed_on_the_way(tmp_path: Path, at: str, options: dict[str, bool]) -> None:
     with rs.open(tmp_path / "data") as store:
         filled(store)
-        store.table("t").wait_durable(store.table("t").next_step, 10)
+        store.table("t").wait_durable(store.table("t").next_step, 60)
         before = contents(store, "t")
     out = tmp_path / "out"
     command = [sys.executable, "-c", KILLED, tmp_path / "data", out, at, repr(options)]

@@ -32,7 +32,7 @@ def same(a: rs.Batch, b: rs.Batch) -> None:
 
 def test_closing_and_opening_changes_nothing(tmp_path: Path) -> None:
     with filled(tmp_path / "a") as store:
-        store.table("t").wait_durable(store.table("t").next_step, 10)
+        store.table("t").wait_durable(store.table("t").next_step, 60)
         stats, episodes, steps = (
             store.stats("t"),
             store.episodes("t"),
@@ -119,7 +119,7 @@ def test_a_second_opening_for_writing_is_refused_a_reading_one_is_not(tmp_path: 
     with filled(tmp_path / "a") as store:
         with pytest.raises(Locked, match="is open for writing in process"):
             rs.open(tmp_path / "a")
-        store.table("t").wait_durable(store.table("t").next_step, 10)
+        store.table("t").wait_durable(store.table("t").next_step, 60)
         store.table("t").publish()
         with rs.open(tmp_path / "a", mode="r") as reader:
             assert reader.stats("t").next_step == store.stats("t").next_step

@@ -23,7 +23,7 @@ def test_exactly_max_steps_are_kept_and_files_go(tmp_path: Path) -> None:
         np.testing.assert_array_equal(steps["step_id"], np.arange(17_000, 20_000))
         np.testing.assert_array_equal(steps["observation"][:, 2], steps["meta/step_in_episode"])
         assert stats.anchors == int((steps["meta/kind"] == 0).sum())
-        store.table("t").wait_durable(20_000, 10)
+        store.table("t").wait_durable(20_000, 60)
         store.table("t").publish()
         chunks = {int(path.name.split(".")[1]) for path in (tmp_path / "a/t/steps/reward").glob("c.*")}
         assert chunks == {16, 17, 18, 19}
@@ -104,7 +104,7 @@ def test_episodes_longer_than_retention_survive_a_kill(tmp_path: Path, crash_cop
                         (episode,) = recovered.table("t")._book.open.values()
                         assert (episode.rows, episode.total, episode.first_step, episode.seed) == (t + 1, t + 1, 0, 3)
                         assert recovered.stats("t").inserted_steps == t + 1
-        store.table("t").wait_durable(20_001, 10)
+        store.table("t").wait_durable(20_001, 60)
         store.table("t").publish()
         assert len(list((tmp_path / "a/t/steps/reward").glob("c.*"))) < 10, "files of past rows must go all the same"
 
@@ -115,7 +115,7 @@ def test_readers_open_beside_a_writer_that_turns_over_fast(tmp_path: Path) -> No
     with rs.open(tmp_path / "a", commit_interval_s=0.005) as store:
         store.create_table("t", config(retention=rs.Retention(5000)))
         write_episodes(store, "t", [50] * 100)
-        store.table("t").wait_durable(5100, 10)
+        store.table("t").wait_durable(5100, 60)
         store.table("t").publish()
         stop = threading.Event()
 

@@ -171,3 +171,10 @@ def test_copies_that_number_rows_anew_know_the_rewards_of_all(store: Store, tmp_
     with rs.open(tmp_path / "copy") as copy:
         assert copy.episodes("t")["return"].tolist() == [14.0] * 3
         assert [state.total for state in copy.table("t")._book.open.values()] == [13.5]
+
+
+def test_goals_are_relabelled_for_one_agent(store: Store) -> None:
+    fill(store)
+    every = rs.Hindsight(achieved="observation/alice/place", desired="observation/alice/place", ratio=1.0)
+    with pytest.raises(rs.InvalidArgument, match="choose one with Transition"):
+        store.sample("t", 2, view=every, reward_fn=lambda achieved, desired, info: achieved[:, 0])
