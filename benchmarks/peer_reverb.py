@@ -133,13 +133,10 @@ def main() -> None:
         assert server.stdout is not None
         address = f"localhost:{int(server.stdout.readline())}"
         client = reverb.Client(address)
-        for workload, data in (
-            ("W1", rows(min(args.steps, MOST_STEPS))),
-            ("W2", frames(args.frames)),
-            ("W3", vectors(args.sequence_steps)),
-        ):
+        workloads = {"W1": rows(min(args.steps, MOST_STEPS)), "W2": frames(args.frames), "W3": vectors(args.sequence_steps)}
+        for workload, data in reversed(workloads.items()):  # before the large tables, and W1's many small items last
             found.append((WAY, workload, ONE, insert_rate(steps(client, ("insert",), workload, data), args.seconds)))
-            client.reset("insert")
+        for workload, data in workloads.items():
             for _ in steps(client, (f"{workload} uniform", f"{workload} priority"), workload, data):
                 pass
             for figure, kind in ((UNIFORM, "uniform"), (PRIORITIZED, "priority"), (LEARNER, "priority")):
@@ -152,8 +149,6 @@ def main() -> None:
 
                 found.append((WAY, workload, figure, rate(step, args.seconds)))
                 del batches
-            for kind in ("uniform", "priority"):
-                client.reset(f"{workload} {kind}")
         found.append(("gRPC", "W1", LATENCY, waited_for(client, address, max(20, int(100 * args.seconds)))))
     finally:
         assert server.stdin is not None
