@@ -14,6 +14,7 @@ class Limiting:
 
     def __init__(self, config: RateLimiter, files: TableFiles, population: Population) -> None:
         self._limiter, self._files, self._population = Limiter(config), files, population
+        self._least = config.min_size_to_sample
         self.wanted = 1
         """Anchors without which the sampler whose turn it was cannot go on; until they are there, inserts may."""
         self.asked = 1
@@ -25,7 +26,7 @@ class Limiting:
         state = self._files.state
         state["limiter_inserted"] = state["inserted_steps"] - min(self._population.steps, config.min_size_to_sample)
         state["limiter_sampled"] = state["sampled_items"]
-        self._limiter = Limiter(config)
+        self._limiter, self._least = Limiter(config), config.min_size_to_sample
 
     def _counted(self) -> tuple[int, int, int, int]:
         """Steps inserted, items sampled, both since the limiter was set; steps and anchors kept."""
@@ -66,5 +67,11 @@ class Limiting:
         return allowed
 
     def explain(self, action: str, n: int) -> str:
-        """See `Limiter.explain`."""
-        return self._limiter.explain(*self._counted(), action=action, n=n, wanted=self.wanted)
+        """See `Limiter.explain`; also says where retention leaves no room for what the limiter wants."""
+        text = self._limiter.explain(*self._counted(), action=action, n=n, wanted=self.wanted)
+        population, most = self._population, self._population.retention.max_steps
+        if action == "sample" and population.steps < self._least and most is not None and self._files.next_step - population.first >= most:
+            text += (
+                f"; but max_steps={most} rows are kept already, with closing and deleted rows among them: a higher max_steps may be needed"
+            )
+        return text

@@ -174,3 +174,10 @@ def test_a_full_queue_of_steps_that_a_sampler_does_not_want_says_who_must_act(st
     assert offer(store.table("t"), 1, 0, 3) is not None
     with pytest.raises(rs.NotReady, match=r"none of 2 steps.*writers are held back too, until other steps are sampled: Queue holds"):
         store.sample("t", 1, view=rs.Episode(), timeout_s=0)
+
+
+def test_closing_rows_that_leave_no_room_for_the_steps_wanted_are_told_of(store: Store) -> None:
+    store.create_table("t", config(rate_limiter=rs.MinSize(10), retention=rs.Retention(max_steps=10)))
+    write_episodes(store, "t", [4] * 5)
+    with pytest.raises(rs.NotReady, match=r"8 of min_size_to_sample=10 steps.*max_steps=10 rows are kept already"):
+        store.sample("t", 1, timeout_s=0)
