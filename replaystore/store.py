@@ -19,6 +19,7 @@ from replaystore.engine.recovery import new_table
 from replaystore.engine.snapshot import copy_table, take_snapshot
 from replaystore.engine.table import Table
 from replaystore.engine.verbs import TableVerbs
+from replaystore.engine.verify import check_no_other
 from replaystore.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
 from replaystore.schema.columns import check_name
 from replaystore.schema.limiters import RateLimiter
@@ -67,6 +68,8 @@ class Store(TableVerbs):
         self._closed = False
         self._file_lock: FileLock | None = None
         private = self.path / PRIVATE_FOLDER
+        with storage_errors(self.path, "opening"):
+            check_no_other(self.path)
         if mode == "rw":
             with storage_errors(self.path, "creating"):
                 calls.make_folders(private)
@@ -374,6 +377,9 @@ class Store(TableVerbs):
             self._file_lock.release()
         if errors:
             raise errors[0]
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, mode={self.mode!r})"
 
     def __enter__(self) -> Self:
         return self

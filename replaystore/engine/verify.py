@@ -79,8 +79,22 @@ def check_store(root: Path, table: str | None) -> None:
     """Raises NotFound unless `root` looks like a store and has the table."""
     if not (root / PRIVATE_FOLDER).is_dir() and not (root / "zarr.json").exists():
         raise NotFound(f"{root} is no replaystore store: it has neither zarr.json nor {PRIVATE_FOLDER}")
+    check_no_other(root)
     if table is not None and table not in table_names(root):
         raise NotFound(f"there is no table {table!r} in {root}; tables: {', '.join(table_names(root)) or 'none'}")
+
+
+def check_no_other(root: Path) -> None:
+    """Raises NotFound where `root` is a Zarr group that is none of ours: there is nothing to mend, and nothing to write over."""
+    if (root / PRIVATE_FOLDER).is_dir() or not (root / "zarr.json").exists() or table_names(root):
+        return
+    try:
+        document = read_json(root / "zarr.json")
+    except ReplayStoreError:
+        return
+    attributes = document.get("attributes") if isinstance(document, dict) else None
+    if isinstance(attributes, dict) and "tables" not in attributes:
+        raise NotFound(f"{root} is no replaystore store but another Zarr group, such as a dataset of episodes: there are no tables in it")
 
 
 def table_names(root: Path) -> list[str]:

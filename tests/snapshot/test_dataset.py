@@ -12,6 +12,8 @@ import zarr
 
 import replaystore as rs
 from replaystore.engine import dataset
+from replaystore.engine.repair import repair
+from replaystore.engine.verify import verify
 from replaystore.store import Store
 from tests.snapshot.conftest import Actor, config, filled
 
@@ -106,3 +108,19 @@ def test_without_a_finished_episode(store: Store, tmp_path: Path) -> None:
         found = read(tmp_path / "out", version)
         assert found["data/observation"].shape == (0, 5)
         assert found["meta/episode_ends"].tolist() == []
+
+
+def test_a_dataset_is_not_taken_for_a_store(store: Store, tmp_path: Path) -> None:
+    """Opening or repairing it would write over its metadata."""
+    filled(store, retention=rs.Retention(6_000))
+    out = tmp_path / "out"
+    store.snapshot("t", out, episodes=True)
+    before = (out / "zarr.json").read_bytes()
+    for mode in ("r", "rw"):
+        with pytest.raises(rs.NotFound, match="another Zarr group, such as a dataset"):
+            rs.open(out, mode)
+    for act in (verify, repair):
+        with pytest.raises(rs.NotFound, match="another Zarr group"):
+            act(out)
+    assert (out / "zarr.json").read_bytes() == before
+    assert not (out / "__replaystore").exists()
