@@ -157,15 +157,14 @@ class FederatedSampler(JoinedSampler):
     def _take_over(self, row: Row, lost: Source, others: list[Source], items: int) -> list[int]:
         """Gives a lost source's share of a row to the others, and says who is to bring how many of its items."""
         came = sum(piece.count for piece in row.pieces if piece.source is lost)
-        left = row.shares.pop(lost.index)
+        del row.shares[lost.index]
         if came:
             row.shares[lost.index] = Fraction(came, self._batch_size)
-            left = max(left - row.shares[lost.index], Fraction(0))
-        parts = [row.shares.get(other.index, Fraction(0)) for other in others]
-        whole = sum(parts)
+        parts = [row.shares.pop(other.index, Fraction(0)) for other in others]
+        left, whole = 1 - sum(row.shares.values()), sum(parts)  # what those that are gone brought is settled
         parts = [part / whole for part in parts] if whole else [Fraction(1, len(others))] * len(others)
         for other, part in zip(others, parts, strict=True):
-            row.shares[other.index] = row.shares.get(other.index, Fraction(0)) + left * part
+            row.shares[other.index] = left * part
         return Apportioner(len(others)).deal(items, parts)
 
     def _leave_out(self, source: Source, error: ReplayStoreError, sampler: Any) -> None:

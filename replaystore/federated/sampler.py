@@ -16,10 +16,11 @@ from replaystore.errors import InvalidArgument, ReplayStoreError
 from replaystore.federated.joining import JoinedBatch, Part, join
 from replaystore.federated.shares import Apportioner, exact_shares, measured_shares
 from replaystore.federated.source import Piece, Source, add_counts, check_same_columns
-from replaystore.sampling import SampleRequest
+from replaystore.sampling import SampleRequest, ids_of
 from replaystore.schedules import Beta, beta_at
 from replaystore.schema.filters import Filter
 from replaystore.schema.mixture import Mixture, check_shares
+from replaystore.schema.record import check_number
 from replaystore.schema.selectors import FreeSelector
 from replaystore.schema.views import Transition, View
 from replaystore.steps import UpdateCounts
@@ -61,8 +62,7 @@ class JoinedSampler:
         columns = (columns,) if isinstance(columns, str) else columns
         request = SampleRequest(batch_size, view or Transition(), selector, beta_at(beta, 0), seed, columns, where, normalise)
         check_reward_function(request.view, reward_fn)
-        if not 1 <= prefetch <= 1024:
-            raise InvalidArgument(f"prefetch={prefetch} must be from 1 to 1024")
+        check_number("prefetch", prefetch, 1, 1024, whole=True)
         self._measured = shares if isinstance(shares, str) else None
         self._given = [Fraction(1)] * len(sources)
         if self._measured is None:
@@ -195,7 +195,7 @@ class JoinedSampler:
         elif sources is None:
             raise InvalidArgument("step ids alone do not say which table they are of: pass the batch, or sources=batch.sources")
         else:
-            ids, sources = np.asarray(batch), np.asarray(sources)
+            ids, sources = ids_of(batch), ids_of(sources, "sources")
         values = np.asarray(priorities)
         if ids.ndim != 1 or values.shape != ids.shape or sources.shape != ids.shape:
             raise InvalidArgument(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from replaystore.batch import Batch
-from replaystore.errors import ReplayStoreError, SchemaMismatch
+from replaystore.errors import InvalidArgument, ReplayStoreError, SchemaMismatch
 from replaystore.sampling import SampleRequest, derive_seed
 from replaystore.schema.selectors import KEEPS_PRIORITIES, Prioritized, RankPrioritized, Recency, Uniform
 from replaystore.steps import UpdateCounts
@@ -68,7 +68,11 @@ class Source:
         }
         wanted = self.request.selector
         self._selector_name = wanted if isinstance(wanted, str) else next(iter(config.selectors)) if wanted is None else None
-        selector = config.selectors.get(self._selector_name) if self._selector_name else wanted
+        if self._selector_name is not None and self._selector_name not in config.selectors:
+            raise InvalidArgument(
+                f"selector: table {self.table!r} of {self.name!r} has no {self._selector_name!r}; it has {', '.join(config.selectors)}"
+            )
+        selector = config.selectors[self._selector_name] if self._selector_name is not None else wanted
         self.random, self.keeps_priorities = isinstance(selector, _RANDOM), isinstance(selector, KEEPS_PRIORITIES)
         self.measure()
         request, seed = self.request, self.request.seed

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import replaystore as rs
@@ -73,6 +73,7 @@ def hardly_any_pauses() -> Any:
     prefetch=st.integers(1, 5),
     shares=st.sampled_from(["mass", "candidates", "given"]),
 )
+@example(failing=[{1}, {6}, set()], size=11, prefetch=5, shares="mass")  # one that goes had brought more than its share
 def test_batches_stay_whole(failing: list[set[int]], size: int, prefetch: int, shares: str) -> None:
     tables = [FakeTable(index, calls) for index, calls in enumerate(failing)]
     sources = {f"s{index}": (table, "t") for index, table in enumerate(tables)}

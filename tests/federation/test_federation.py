@@ -258,6 +258,8 @@ def test_what_cannot_be_is_refused(make_lab: MakeLab, store: Store) -> None:
         (fine, {"shares": "luck"}, "'mass' or 'candidates'"),
         (fine, {"shares": {"b": 1.0}}, "name each once"),
         (fine, {"prefetch": 0}, "prefetch=0"),
+        (fine, {"prefetch": 1.5}, "prefetch=1.5"),
+        (fine, {"selector": "worst"}, "table 'a' of 'a' has no 'worst'; it has default"),
         (fine, {"beta": -1.0}, "beta=-1.0"),
         (fine, {"reward_fn": len}, "Hindsight"),
         ({**fine, "odd": (store, "odd")}, {}, r"'observation' is float32\[2\] in 'a' \(a\) and float32\[3\] in 'odd'"),
@@ -269,6 +271,9 @@ def test_what_cannot_be_is_refused(make_lab: MakeLab, store: Store) -> None:
     sampler = rs.FederatedSampler(fine, 20)
     with pytest.raises(rs.InvalidArgument, match="no source has a selector that keeps priorities"):
         sampler.update_priorities(next(sampler), np.ones(20))
+    with pytest.raises(rs.InvalidArgument, match="sources must be one-dimensional whole numbers"):
+        sampler.update_priorities([1], [1.0], sources=["a"])
+    assert "Store('" in repr(store)
     sampler.close()
     sampler.close()
     with pytest.raises(rs.InvalidArgument, match="closed"):
