@@ -29,7 +29,8 @@ class MinSize:
 class SampleToInsertRatio:
     """Keeps ``samples_per_insert × steps inserted − items sampled`` within `error_buffer` of where sampling began.
 
-    Actors that run ahead wait, a learner that runs ahead waits (the limiter of Cassirer et al. 2021, "Reverb").
+    Actors that run ahead wait, a learner that runs ahead waits (the limiter of Cassirer et al. 2021, "Reverb"). While a sampler waits for
+    steps that are not there at all (the end of an episode, what passes its filter) and nobody else is served, inserts pass.
     """
 
     samples_per_insert: float
@@ -60,6 +61,8 @@ class Queue:
     Counted are anchors, steps that can be sampled now. The newest row of each stream is none yet, so it takes no place, and the row that
     makes it one can always come in while there is room. Neither side can wait for ever on the other: inserts wait at `size` anchors or
     more, and from those every batch that is allowed (at most `size`) can be drawn.
+
+    A step that a sampler's view or filter leaves out keeps its place until somebody else takes it.
 
     For ``selector=Fifo()`` and ``retention=Retention(max_times_sampled=1)``, which make each step leave when it was sampled.
     """
