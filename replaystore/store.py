@@ -13,13 +13,13 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
-from replaystore.engine.dataset import export_episodes
+from replaystore.engine.checking.verify import check_no_other
+from replaystore.engine.copies.dataset import export_episodes
+from replaystore.engine.copies.snapshot import copy_table, take_snapshot
 from replaystore.engine.parameters import ParameterShelf
 from replaystore.engine.recovery import new_table
-from replaystore.engine.snapshot import copy_table, take_snapshot
 from replaystore.engine.table import Table
 from replaystore.engine.verbs import TableVerbs
-from replaystore.engine.verify import check_no_other
 from replaystore.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
 from replaystore.schema.columns import check_name
 from replaystore.schema.limiters import RateLimiter

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from replaystore_client import sampler
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -11,3 +15,11 @@ def compiled() -> None:
     from replaystore.engine.warm_up import warm_up
 
     warm_up()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient() -> Iterator[None]:
+    """On a busy machine a server may be silent for seconds: no test but those of bad networks is about when a client gives it up."""
+    before, sampler.LATE_S = sampler.LATE_S, 30.0
+    yield
+    sampler.LATE_S = before

@@ -19,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on one line, for progra
 
 def verify(path: Store, table: OneTable = None, json: Json = False) -> None:
     """Check every promise of the disk format; exit code 1 when one is not kept. Changes nothing; also while the store is served."""
-    from replaystore.engine.verify import verify as check
+    from replaystore.engine.checking.verify import verify as check
 
     with _progress() as progress:
         report = check(path, table, progress)
@@ -56,7 +56,7 @@ def repair(
     json: Json = False,
 ) -> None:
     """Mend what `verify` found: rebuild what can be derived, set the rest aside. Good rows are never touched. No server may run."""
-    from replaystore.engine.repair import repair as mend
+    from replaystore.engine.checking.repair import repair as mend
 
     report = mend(path, table, dry_run=dry_run)
     if json:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from replaystore.core.episodes import OpenEpisode
 from replaystore.core.jit import kernel
 from replaystore.core.links import DELETED
+from replaystore.engine.checking.invariants import STEP
 from replaystore.engine.conditions import Facts, finished_that_pass, passes, rows_back
-from replaystore.engine.invariants import STEP
 from replaystore.engine.rows import Rows
 from replaystore.schema.filters import Filter
 

@@ -22,9 +22,9 @@ from replaystore.engine.appending import episode_arrays, step_arrays
 from replaystore.engine.buffers import BufferPool
 from replaystore.engine.changing import Changing
 from replaystore.engine.committing import Committing
+from replaystore.engine.copies.moment import Moment
 from replaystore.engine.drawing import Drawing, DrawnSample
 from replaystore.engine.limiting import Limiting
-from replaystore.engine.moment import Moment
 from replaystore.engine.pins import Pins
 from replaystore.engine.population import Population, anchors_needed
 from replaystore.engine.recovery import OpenTable

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.core.links import DELETED
-from replaystore.engine.invariants import LOST
+from replaystore.engine.checking.invariants import LOST
 from replaystore.engine.rows import Rows
 from replaystore.errors import InvalidArgument
 from replaystore.schema.columns import Column, fit

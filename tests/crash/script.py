@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import replaystore as rs
-from replaystore.engine.verify import verify
+from replaystore.engine.checking.verify import verify
 from replaystore.errors import NotFound
 from replaystore.steps import OPEN, RUN_DTYPE, TERMINATED, TRUNCATED, StepBlock
 from replaystore.store import Store

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import replaystore as rs
-from replaystore.engine.invariants import Leaves, RowChecker, check_episodes
-from replaystore.engine.verify import verify
+from replaystore.engine.checking.invariants import Leaves, RowChecker, check_episodes
+from replaystore.engine.checking.verify import verify
 from replaystore.store import Store
 
 WRITER = """

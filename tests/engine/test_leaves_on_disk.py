@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import replaystore as rs
-from replaystore.engine.verify import verify
+from replaystore.engine.checking.verify import verify
 from tests.conformance.conftest import config, play
 
 KINDS: dict[str, Any] = {

@@ -9,10 +9,19 @@ import pytest
 import replaystore as rs
 from replaystore.server.thread import start_in_thread
 from replaystore.store import Store
+from replaystore_client import sampler, watchdog
 
 from .proxy import FaultProxy
 
 CONFIG = rs.TableConfig({"observation": rs.Column((3,)), "action": rs.Column((), "int64")}, rs.Prioritized())
+
+
+@pytest.fixture(scope="package", autouse=True)
+def impatient() -> Iterator[None]:
+    """Clients give a silent server up as early as they do outside the tests."""
+    before, sampler.LATE_S = sampler.LATE_S, watchdog.LATE_S
+    yield
+    sampler.LATE_S = before
 
 
 @pytest.fixture

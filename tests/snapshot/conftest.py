@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import replaystore as rs
-from replaystore.engine.verify import verify
+from replaystore.engine.checking.verify import verify
 from replaystore.store import Store
 
 

@@ -11,9 +11,9 @@ import pytest
 import zarr
 
 import replaystore as rs
-from replaystore.engine import dataset
-from replaystore.engine.repair import repair
-from replaystore.engine.verify import verify
+from replaystore.engine.checking.repair import repair
+from replaystore.engine.checking.verify import verify
+from replaystore.engine.copies import dataset
 from replaystore.store import Store
 from tests.snapshot.conftest import Actor, config, filled
 

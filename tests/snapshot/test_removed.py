@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 import replaystore as rs
-from replaystore.engine import snapshot
+from replaystore.engine.copies import snapshot
 from replaystore.store import Store
 
 from .conftest import Actor, config, contents, same, whole

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import replaystore as rs
-from replaystore.engine.repair import repair
+from replaystore.engine.checking.repair import repair
 from replaystore.engine.table import Table
 from replaystore.errors import AlreadyExists, NotFound, NotReady
 from replaystore.storage import calls

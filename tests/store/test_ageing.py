@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import replaystore as rs
-from replaystore.engine.verify import verify
+from replaystore.engine.checking.verify import verify
 from replaystore.schema.feasible import BOOKKEEPING_BYTES, LEAF_BYTES
 from replaystore.storage.layout import step_arrays
 from replaystore.store import Store

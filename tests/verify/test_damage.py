@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import replaystore as rs
-from replaystore.engine.inspection import TableInspection
-from replaystore.engine.repair import repair
-from replaystore.engine.verify import verify
+from replaystore.engine.checking.inspection import TableInspection
+from replaystore.engine.checking.repair import repair
+from replaystore.engine.checking.verify import verify
 from tests.verify.conftest import config, content, edit_json, fill, flip, set_value, swap
 
 T = "t"

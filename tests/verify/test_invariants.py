@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from replaystore.engine.invariants import Leaves, RowChecker, Violation, check_episodes
+from replaystore.engine.checking.invariants import Leaves, RowChecker, Violation, check_episodes
 
 LEAVES = [Leaves("replay/priority", zero_allowed=False)]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import replaystore as rs
-from replaystore.engine.repair import repair
-from replaystore.engine.verify import verify
+from replaystore.engine.checking.repair import repair
+from replaystore.engine.checking.verify import verify
 from replaystore.store import Store
 
 from .conftest import config, fill

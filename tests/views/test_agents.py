@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import replaystore as rs
-from replaystore.engine.verify import verify
+from replaystore.engine.checking.verify import verify
 from replaystore.store import Store
 
 ALICE = gym.spaces.Dict({"place": gym.spaces.Box(-9, 999, (2,), np.float32), "goal": gym.spaces.Discrete(9)})

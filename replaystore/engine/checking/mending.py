@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.engine.inspection import TableInspection
-from replaystore.engine.invariants import LOST
-from replaystore.engine.table_on_disk import LOST_FILE, QUARANTINE
+from replaystore.engine.checking.inspection import TableInspection
+from replaystore.engine.checking.invariants import LOST
+from replaystore.engine.checking.table_on_disk import LOST_FILE, QUARANTINE
 from replaystore.schema.selectors import KEEPS_PRIORITIES
 from replaystore.storage import calls
 from replaystore.storage.checksums import read_checksums, write_checksums

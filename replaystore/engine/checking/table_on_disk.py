@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.core.indexes import LEAST_MASS
-from replaystore.engine.invariants import Leaves, RowChecker, Violation
+from replaystore.engine.checking.invariants import Leaves, RowChecker, Violation
 from replaystore.engine.recovery import layouts_of, stored_layouts
 from replaystore.errors import Corruption, ReplayStoreError
 from replaystore.schema.selectors import KEEPS_LEAVES, Prioritized, WithoutReplacement

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
-from replaystore.engine.invariants import RowChecker, Violation, check_episodes, is_row_column, merged
-from replaystore.engine.table_on_disk import ATTRIBUTES, QUARANTINE, REPAIR, TableOnDisk
+from replaystore.engine.checking.invariants import RowChecker, Violation, check_episodes, is_row_column, merged
+from replaystore.engine.checking.table_on_disk import ATTRIBUTES, QUARANTINE, REPAIR, TableOnDisk
 from replaystore.errors import ReplayStoreError
 from replaystore.schema.selectors import KEEPS_PRIORITIES
 from replaystore.storage.checksums import FILE_NAME, PIECE_BYTES, crc_of_file, read_checksums

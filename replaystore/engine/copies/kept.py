@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.core.links import DELETED
-from replaystore.engine.invariants import LOST, STEP
-from replaystore.engine.moment import Moment
+from replaystore.engine.checking.invariants import LOST, STEP
+from replaystore.engine.copies.moment import Moment
 from replaystore.errors import InvalidArgument
 from replaystore.schema.columns import is_reward
 

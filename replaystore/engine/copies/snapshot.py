@@ -19,12 +19,12 @@ import numpy.typing as npt
 
 from replaystore.core.indexes import PrioritizedIndex
 from replaystore.core.links import DELETED, KEPT, USED_UP
-from replaystore.engine.kept import AllRows, RenumberedRows, open_episodes_of
-from replaystore.engine.moment import Moment
+from replaystore.engine.checking.table_on_disk import LOST_FILE, QUARANTINE
+from replaystore.engine.copies.kept import AllRows, RenumberedRows, open_episodes_of
+from replaystore.engine.copies.moment import Moment
 from replaystore.engine.recovery import layouts_of
 from replaystore.engine.selection.masses import made_with, masses_under, terms
 from replaystore.engine.table import Table
-from replaystore.engine.table_on_disk import LOST_FILE, QUARANTINE
 from replaystore.errors import InvalidArgument
 from replaystore.schema.selectors import KEEPS_LEAVES, KEEPS_PRIORITIES, WithoutReplacement
 from replaystore.schema.table_config import TableConfig

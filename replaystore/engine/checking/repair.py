@@ -15,12 +15,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.engine.inspection import TableInspection
-from replaystore.engine.invariants import TIMES_SAMPLED, is_row_column
-from replaystore.engine.mending import Mender, Range
+from replaystore.engine.checking.inspection import TableInspection
+from replaystore.engine.checking.invariants import TIMES_SAMPLED, is_row_column
+from replaystore.engine.checking.mending import Mender, Range
+from replaystore.engine.checking.table_on_disk import QUARANTINE
+from replaystore.engine.checking.verify import check_store, is_unfinished, reading_lock, table_names
 from replaystore.engine.table import Table
-from replaystore.engine.table_on_disk import QUARANTINE
-from replaystore.engine.verify import check_store, is_unfinished, reading_lock, table_names
 from replaystore.errors import Locked, ReplayStoreError
 from replaystore.storage.checksums import FILE_NAME, PIECE_BYTES, crc_of_file, read_checksums
 from replaystore.storage.files import FileLock, read_json

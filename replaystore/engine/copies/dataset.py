@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.core.links import DELETED
-from replaystore.engine.invariants import CLOSING
-from replaystore.engine.moment import Moment
+from replaystore.engine.checking.invariants import CLOSING
+from replaystore.engine.copies.moment import Moment
 from replaystore.engine.table import Table
 from replaystore.errors import InvalidArgument
 from replaystore.status import SnapshotReport

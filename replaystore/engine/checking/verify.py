@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replaystore.engine.inspection import TableInspection
-from replaystore.engine.table_on_disk import Finding
+from replaystore.engine.checking.inspection import TableInspection
+from replaystore.engine.checking.table_on_disk import Finding
 from replaystore.errors import NotFound, ReplayStoreError
 from replaystore.storage.files import read_json
 from replaystore.storage.layout import PRIVATE_FOLDER
