@@ -9,12 +9,12 @@ import pytest
 from replaystore_client import sampler
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled() -> None:
-    """Kernels are compiled once, before anything is waited for: in a fresh clone that takes longer than a server may need to start."""
-    from replaystore.engine.warm_up import warm_up
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Compiles kernels once, before anything is waited for: in a fresh clone that takes longer than a server, or a test, may take."""
+    if session.items and not session.config.option.collectonly:
+        from replaystore.engine.warm_up import warm_up
 
-    warm_up()
+        warm_up()
 
 
 @pytest.fixture(scope="session", autouse=True)
