@@ -122,7 +122,7 @@ class AppendReply(_message.Message):
     def __init__(self, opened: _Optional[_Union[AppendReply.Opened, _Mapping]] = ..., ack: _Optional[_Union[AppendReply.Ack, _Mapping]] = ..., blocked: _Optional[_Union[AppendReply.Blocked, _Mapping]] = ..., durable: _Optional[_Union[AppendReply.Durable, _Mapping]] = ...) -> None: ...
 
 class SampleHeader(_message.Message):
-    __slots__ = ("request", "seed", "beta", "timeout_s", "update_selector", "notice_s", "as_of")
+    __slots__ = ("request", "seed", "beta", "timeout_s", "update_selector", "notice_s", "as_of", "batches", "betas", "seeds")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +130,9 @@ class SampleHeader(_message.Message):
     UPDATE_SELECTOR_FIELD_NUMBER: _ClassVar[int]
     NOTICE_S_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    BETAS_FIELD_NUMBER: _ClassVar[int]
+    SEEDS_FIELD_NUMBER: _ClassVar[int]
     request: int
     seed: int
     beta: float
@@ -137,7 +140,10 @@ class SampleHeader(_message.Message):
     update_selector: str
     notice_s: float
     as_of: int
-    def __init__(self, request: _Optional[int] = ..., seed: _Optional[int] = ..., beta: _Optional[float] = ..., timeout_s: _Optional[float] = ..., update_selector: _Optional[str] = ..., notice_s: _Optional[float] = ..., as_of: _Optional[int] = ...) -> None: ...
+    batches: int
+    betas: _containers.RepeatedScalarFieldContainer[float]
+    seeds: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, request: _Optional[int] = ..., seed: _Optional[int] = ..., beta: _Optional[float] = ..., timeout_s: _Optional[float] = ..., update_selector: _Optional[str] = ..., notice_s: _Optional[float] = ..., as_of: _Optional[int] = ..., batches: _Optional[int] = ..., betas: _Optional[_Iterable[float]] = ..., seeds: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SampleQuery(_message.Message):
     __slots__ = ("table", "batch_size", "view_json", "selector_name", "selector_json", "columns", "filter_json", "normalise_by_table")
@@ -174,7 +180,7 @@ class SampleRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[SampleHeader, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., query: _Optional[_Union[SampleQuery, _Mapping]] = ...) -> None: ...
 
 class SampleReplyHeader(_message.Message):
-    __slots__ = ("request", "updates", "error", "waiting", "candidates", "mass", "next_step")
+    __slots__ = ("request", "updates", "error", "waiting", "candidates", "mass", "next_step", "batches")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +188,7 @@ class SampleReplyHeader(_message.Message):
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     MASS_FIELD_NUMBER: _ClassVar[int]
     NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
     request: int
     updates: UpdateCounts
     error: Error
@@ -189,7 +196,8 @@ class SampleReplyHeader(_message.Message):
     candidates: int
     mass: float
     next_step: int
-    def __init__(self, request: _Optional[int] = ..., updates: _Optional[_Union[UpdateCounts, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., waiting: _Optional[str] = ..., candidates: _Optional[int] = ..., mass: _Optional[float] = ..., next_step: _Optional[int] = ...) -> None: ...
+    batches: int
+    def __init__(self, request: _Optional[int] = ..., updates: _Optional[_Union[UpdateCounts, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., waiting: _Optional[str] = ..., candidates: _Optional[int] = ..., mass: _Optional[float] = ..., next_step: _Optional[int] = ..., batches: _Optional[int] = ...) -> None: ...
 
 class SampleReply(_message.Message):
     __slots__ = ("header", "layout", "padding", "payload")
