@@ -122,7 +122,7 @@ class AppendReply(_message.Message):
     def __init__(self, opened: _Optional[_Union[AppendReply.Opened, _Mapping]] = ..., ack: _Optional[_Union[AppendReply.Ack, _Mapping]] = ..., blocked: _Optional[_Union[AppendReply.Blocked, _Mapping]] = ..., durable: _Optional[_Union[AppendReply.Durable, _Mapping]] = ...) -> None: ...
 
 class SampleHeader(_message.Message):
-    __slots__ = ("request", "seed", "beta", "timeout_s", "update_selector", "notice_s", "as_of", "batches", "betas", "seeds")
+    __slots__ = ("request", "seed", "beta", "timeout_s", "update_selector", "notice_s", "as_of", "batches", "betas", "seeds", "local", "gathered", "local_nonce", "keep_s")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +133,10 @@ class SampleHeader(_message.Message):
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     BETAS_FIELD_NUMBER: _ClassVar[int]
     SEEDS_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    GATHERED_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_NONCE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_S_FIELD_NUMBER: _ClassVar[int]
     request: int
     seed: int
     beta: float
@@ -143,7 +147,11 @@ class SampleHeader(_message.Message):
     batches: int
     betas: _containers.RepeatedScalarFieldContainer[float]
     seeds: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, request: _Optional[int] = ..., seed: _Optional[int] = ..., beta: _Optional[float] = ..., timeout_s: _Optional[float] = ..., update_selector: _Optional[str] = ..., notice_s: _Optional[float] = ..., as_of: _Optional[int] = ..., batches: _Optional[int] = ..., betas: _Optional[_Iterable[float]] = ..., seeds: _Optional[_Iterable[int]] = ...) -> None: ...
+    local: int
+    gathered: int
+    local_nonce: bytes
+    keep_s: float
+    def __init__(self, request: _Optional[int] = ..., seed: _Optional[int] = ..., beta: _Optional[float] = ..., timeout_s: _Optional[float] = ..., update_selector: _Optional[str] = ..., notice_s: _Optional[float] = ..., as_of: _Optional[int] = ..., batches: _Optional[int] = ..., betas: _Optional[_Iterable[float]] = ..., seeds: _Optional[_Iterable[int]] = ..., local: _Optional[int] = ..., gathered: _Optional[int] = ..., local_nonce: _Optional[bytes] = ..., keep_s: _Optional[float] = ...) -> None: ...
 
 class SampleQuery(_message.Message):
     __slots__ = ("table", "batch_size", "view_json", "selector_name", "selector_json", "columns", "filter_json", "normalise_by_table")
@@ -180,7 +188,7 @@ class SampleRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[SampleHeader, _Mapping]] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., padding: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., query: _Optional[_Union[SampleQuery, _Mapping]] = ...) -> None: ...
 
 class SampleReplyHeader(_message.Message):
-    __slots__ = ("request", "updates", "error", "waiting", "candidates", "mass", "next_step", "batches")
+    __slots__ = ("request", "updates", "error", "waiting", "candidates", "mass", "next_step", "batches", "recipe", "first_step", "local_gone", "local_offer")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +197,10 @@ class SampleReplyHeader(_message.Message):
     MASS_FIELD_NUMBER: _ClassVar[int]
     NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_GONE_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_OFFER_FIELD_NUMBER: _ClassVar[int]
     request: int
     updates: UpdateCounts
     error: Error
@@ -197,7 +209,69 @@ class SampleReplyHeader(_message.Message):
     mass: float
     next_step: int
     batches: int
-    def __init__(self, request: _Optional[int] = ..., updates: _Optional[_Union[UpdateCounts, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., waiting: _Optional[str] = ..., candidates: _Optional[int] = ..., mass: _Optional[float] = ..., next_step: _Optional[int] = ..., batches: _Optional[int] = ...) -> None: ...
+    recipe: bytes
+    first_step: int
+    local_gone: bool
+    local_offer: LocalOffer
+    def __init__(self, request: _Optional[int] = ..., updates: _Optional[_Union[UpdateCounts, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., waiting: _Optional[str] = ..., candidates: _Optional[int] = ..., mass: _Optional[float] = ..., next_step: _Optional[int] = ..., batches: _Optional[int] = ..., recipe: _Optional[bytes] = ..., first_step: _Optional[int] = ..., local_gone: bool = ..., local_offer: _Optional[_Union[LocalOffer, _Mapping]] = ...) -> None: ...
+
+class LocalOffer(_message.Message):
+    __slots__ = ("refused", "key", "boot_id", "store", "token", "token_device", "token_inode", "proof", "table_device", "table_inode", "columns")
+    class Column(_message.Message):
+        __slots__ = ("path", "dtype", "shape", "rows_per_chunk")
+        PATH_FIELD_NUMBER: _ClassVar[int]
+        DTYPE_FIELD_NUMBER: _ClassVar[int]
+        SHAPE_FIELD_NUMBER: _ClassVar[int]
+        ROWS_PER_CHUNK_FIELD_NUMBER: _ClassVar[int]
+        path: str
+        dtype: str
+        shape: _containers.RepeatedScalarFieldContainer[int]
+        rows_per_chunk: int
+        def __init__(self, path: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., rows_per_chunk: _Optional[int] = ...) -> None: ...
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_DEVICE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_INODE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    TABLE_DEVICE_FIELD_NUMBER: _ClassVar[int]
+    TABLE_INODE_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    refused: str
+    key: int
+    boot_id: str
+    store: str
+    token: str
+    token_device: int
+    token_inode: int
+    proof: bytes
+    table_device: int
+    table_inode: int
+    columns: _containers.RepeatedCompositeFieldContainer[LocalOffer.Column]
+    def __init__(self, refused: _Optional[str] = ..., key: _Optional[int] = ..., boot_id: _Optional[str] = ..., store: _Optional[str] = ..., token: _Optional[str] = ..., token_device: _Optional[int] = ..., token_inode: _Optional[int] = ..., proof: _Optional[bytes] = ..., table_device: _Optional[int] = ..., table_inode: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[LocalOffer.Column, _Mapping]]] = ...) -> None: ...
+
+class LocalRecipe(_message.Message):
+    __slots__ = ("fields",)
+    class Field(_message.Message):
+        __slots__ = ("name", "column", "rows", "shape", "blank", "patch")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        COLUMN_FIELD_NUMBER: _ClassVar[int]
+        ROWS_FIELD_NUMBER: _ClassVar[int]
+        SHAPE_FIELD_NUMBER: _ClassVar[int]
+        BLANK_FIELD_NUMBER: _ClassVar[int]
+        PATCH_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        column: str
+        rows: str
+        shape: _containers.RepeatedScalarFieldContainer[int]
+        blank: str
+        patch: str
+        def __init__(self, name: _Optional[str] = ..., column: _Optional[str] = ..., rows: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., blank: _Optional[str] = ..., patch: _Optional[str] = ...) -> None: ...
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    fields: _containers.RepeatedCompositeFieldContainer[LocalRecipe.Field]
+    def __init__(self, fields: _Optional[_Iterable[_Union[LocalRecipe.Field, _Mapping]]] = ...) -> None: ...
 
 class SampleReply(_message.Message):
     __slots__ = ("header", "layout", "padding", "payload")
