@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +20,16 @@ from replaystore.engine.selection.explaining import why_nothing
 from replaystore.engine.selectors import Choice, Selectors
 from replaystore.engine.views import check as check_view
 from replaystore.engine.views import prepare
+from replaystore.engine.views.gathering import GatheredSample
 from replaystore.errors import InvalidArgument
-from replaystore.sampling import Field, PreparedSample, SampleRequest, check_as_of, derive_seed, ids_of
+from replaystore.sampling import Field, SampleRequest, check_as_of, derive_seed, ids_of
 from replaystore.schema.columns import Column
 from replaystore.storage.table_files import TableFiles
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
+Seeds = Sequence[int | None]
+Betas = Sequence[float]
 
 VIEW_STREAM = 1 << 32
 """Index under which `derive_seed` gives the seed of a view's own choices: no batch of a sampler has it."""
@@ -35,24 +38,26 @@ VIEW_STREAM = 1 << 32
 class DrawnSample:
     """A `PreparedSample` that knows what it was drawn from."""
 
-    __slots__ = ("_gathered", "candidates", "mass", "next_step")
+    __slots__ = ("batches", "candidates", "gathered", "mass", "next_step")
 
-    def __init__(self, gathered: PreparedSample, candidates: int, mass: float, next_step: int) -> None:
-        self._gathered = gathered
+    def __init__(self, gathered: GatheredSample, candidates: int, mass: float, next_step: int, batches: int = 1) -> None:
+        self.gathered = gathered
         self.candidates, self.mass, self.next_step = candidates, mass, next_step
+        self.batches = batches
+        """How many lie one after the other along the first axis of every field."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
         """The arrays of the batch."""
-        return self._gathered.fields
+        return self.gathered.fields
 
     def fill(self, out: Mapping[str, Array]) -> None:
         """Gathers every field into ``out[field.name]``."""
-        self._gathered.fill(out)
+        self.gathered.fill(out)
 
     def close(self) -> None:
         """Unpins."""
-        self._gathered.close()
+        self.gathered.close()
 
 
 class Drawing:
@@ -86,32 +91,45 @@ class Drawing:
     def _choice(self, request: SampleRequest) -> Choice:
         return self._selectors.choose(request.selector, request.where, request.view.anchors)
 
-    def prepare(self, request: SampleRequest, rows: Rows, anchors: int) -> DrawnSample | None:
-        """Draws anchors, counts and pins them; None when there are not enough to draw. The caller closes the result."""
+    def prepare(self, request: SampleRequest, rows: Rows, anchors: int, seeds: Seeds, betas: Betas) -> DrawnSample | None:
+        """Draws anchors, counts and pins them; None when there are not enough to draw. The caller closes the result.
+
+        Args:
+            request: of one batch; its own seed and beta do not count.
+            rows: the table.
+            anchors: how many it has.
+            seeds: of each batch, or None for the table's own random numbers.
+            betas: of each batch.
+        """
         if not anchors:
             return None
         choice, n = self._choice(request), request.batch_size
-        chooser = self._selectors.ready(choice, rows, self.facts)
-        if chooser.lacks(anchors, n):
-            return None
-        rng = self._files.state.rng if request.seed is None else seed_state(request.seed)
-        candidates = anchors if choice.everything else chooser.candidates  # type: ignore[union-attr]
-        mass = chooser.mass(anchors)
-        least = chooser.least(rows, anchors, n) if request.normalise == "table" and request.beta and not chooser.even else None
-        ids, probabilities = self._selectors.draw(choice, chooser, rows, anchors, rng, n)
-        info: dict[str, Array] = {
-            "probabilities": probabilities,
-            "priorities": chooser.priorities(rows, ids),
-            "weights": np.ones(n, np.float32) if chooser.even else importance_weights(probabilities, request.beta, least),
-            "times_sampled": count_draws(rows.array("replay/times_sampled"), rows.origin, ids),
-            "step_ids": ids,
-            "ages": rows.stop - ids,
-        }
-        rng = self._files.state.rng if request.seed is None else seed_state(derive_seed(request.seed, VIEW_STREAM))
-        gathered = self._expand(request, rows, ids, info, rng)
+        drawn: list[dict[str, Array]] = []
+        for seed, beta in zip(seeds, betas, strict=True):
+            chooser = self._selectors.ready(choice, rows, self.facts)
+            if chooser.lacks(anchors, n):
+                return None
+            candidates = anchors if choice.everything else chooser.candidates  # type: ignore[union-attr]
+            mass = chooser.mass(anchors)
+            rng = self._files.state.rng if seed is None else seed_state(seed)
+            least = chooser.least(rows, anchors, n) if request.normalise == "table" and beta and not chooser.even else None
+            ids, probabilities = self._selectors.draw(choice, chooser, rows, anchors, rng, n)
+            drawn.append(
+                {
+                    "probabilities": probabilities,
+                    "priorities": chooser.priorities(rows, ids),
+                    "weights": np.ones(n, np.float32) if chooser.even else importance_weights(probabilities, beta, least),
+                    "times_sampled": count_draws(rows.array("replay/times_sampled"), rows.origin, ids),
+                    "step_ids": ids,
+                }
+            )
+        info = drawn[0] if len(drawn) == 1 else {name: np.concatenate([one[name] for one in drawn]) for name in drawn[0]}
+        info["ages"] = rows.stop - info["step_ids"]
+        rng = self._files.state.rng if seeds[0] is None else seed_state(derive_seed(seeds[0], VIEW_STREAM))
+        gathered = self._expand(request, rows, info["step_ids"], info, rng)
         if self.counted is not None:
-            self.counted(rows, ids, info["times_sampled"])
-        return DrawnSample(gathered, candidates, mass, rows.stop)
+            self.counted(rows, info["step_ids"], info["times_sampled"])
+        return DrawnSample(gathered, candidates, mass, rows.stop, len(drawn))
 
     def prepare_at(self, request: SampleRequest, rows: Rows, wanted: Any, as_of: int | None) -> DrawnSample:
         """Expands exactly these anchors, in this order. Nothing is counted; probabilities are 0 and weights 1.
@@ -144,7 +162,7 @@ class Drawing:
         rng = seed_state(derive_seed(request.seed or 0, VIEW_STREAM))
         return DrawnSample(self._expand(request, rows, step_ids, info, rng), 0, 0.0, rows.stop)
 
-    def _expand(self, request: SampleRequest, rows: Rows, ids: Ids, info: dict[str, Array], rng: Array) -> PreparedSample:
+    def _expand(self, request: SampleRequest, rows: Rows, ids: Ids, info: dict[str, Array], rng: Array) -> GatheredSample:
         token = self._pins.acquire()
         try:
             return prepare(rows, self._columns, request, ids, info, rng, lambda: self._pins.release(token))

@@ -66,6 +66,14 @@ class Limiting:
             self.asked = n
         return allowed
 
+    def let_through(self, n: int, most: int) -> int:
+        """How many batches of `n` items in a row, `most` at most, may be drawn now, the first having been let through."""
+        inserted, sampled, steps, anchors = self._counted()
+        batches = 1
+        while batches < most and self._limiter.may_sample(inserted, sampled + batches * n, steps, anchors, n):
+            batches += 1
+        return batches
+
     def explain(self, action: str, n: int) -> str:
         """See `Limiter.explain`; also says where retention leaves no room for what the limiter wants."""
         text = self._limiter.explain(*self._counted(), action=action, n=n, wanted=self.wanted)

@@ -16,25 +16,24 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.batch import Batch
 from replaystore.core.episodes import Plan
 from replaystore.engine.appending import episode_arrays, step_arrays
 from replaystore.engine.buffers import BufferPool
 from replaystore.engine.changing import Changing
 from replaystore.engine.committing import Committing
 from replaystore.engine.copies.moment import Moment
-from replaystore.engine.drawing import Drawing, DrawnSample
+from replaystore.engine.drawing import Drawing
 from replaystore.engine.limiting import Limiting
 from replaystore.engine.pins import Pins
-from replaystore.engine.population import Population, anchors_needed
+from replaystore.engine.population import Population
 from replaystore.engine.recovery import OpenTable
+from replaystore.engine.sampling import Sampling
 from replaystore.errors import InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
-from replaystore.sampling import SampleRequest, priorities_of
 from replaystore.schema.limiters import MinSize, RateLimiter
 from replaystore.schema.selectors import Selector
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.status import TableDescription, TableStats
-from replaystore.steps import OPEN, AppendResult, StepBlock, UpdateCounts
+from replaystore.steps import OPEN, AppendResult, StepBlock
 from replaystore.storage.layout import EPISODE_DTYPES
 from replaystore.storage.zarr_metadata import Documents
 from replaystore.turns import Ticket, WaitQueue, wait_turn
@@ -46,7 +45,7 @@ T = TypeVar("T")
 _NO_COMMIT: Callable[[], None] = lambda: None  # noqa: E731
 
 
-class Table:
+class Table(Sampling):
     """One table of an open store."""
 
     def __init__(
@@ -171,71 +170,7 @@ class Table:
         files.state["version_count"] = max(files.state["version_count"], newest + 1)
         self._population.age(now)
 
-    # -- sampling
-
-    def sample(self, request: SampleRequest, timeout_s: float) -> Batch:
-        """A batch; waits while the rate limiter holds sampling back.
-
-        Raises:
-            NotReady: it did so for `timeout_s`; the text says which bound, by how much and who has to act.
-        """
-        why = lambda: self.why_blocked("sample", request.batch_size, request)  # noqa: E731
-        return self._filled(wait_turn(self.sampling, lambda ticket: self.try_prepare(request, ticket), timeout_s, why), request)
-
-    def sample_at(self, request: SampleRequest, step_ids: Any, as_of: int | None = None) -> Batch:
-        """The batch that exactly these anchors expand to, as they stood when `as_of` was the next step id; see `prepare_at`."""
-        return self._filled(self.prepare_at(request, step_ids, as_of), request)
-
-    def _filled(self, prepared: DrawnSample, request: SampleRequest) -> Batch:
-        try:
-            out = {field.name: self._buffers.take(field.shape, field.dtype) for field in prepared.fields}
-            prepared.fill(out)
-        finally:
-            prepared.close()
-        return Batch(out, request.view, prepared.candidates, prepared.mass, prepared.next_step)
-
-    def try_prepare(self, request: SampleRequest, ticket: Ticket | None = None) -> DrawnSample | None:
-        """Draws anchors and pins them, or returns None when the rate limiter blocks or somebody else is first."""
-        self._drawing.check(request)
-        with self._lock:
-            self._check_open()
-            self._limiting.check_sample(request.batch_size)
-            if not self.sampling.may_try(ticket) or not self._limiting.may_sample(request.batch_size):
-                return None
-            prepared = self._drawing.prepare(request, self._population.rows(), self._population.anchors)
-            self._limiting.wanted = 1
-            if prepared is None:
-                self._limiting.wanted = anchors_needed(request, self.config.selectors)
-                if ticket is not None:
-                    self.sampling.step_aside(ticket)  # what others want may well be there
-                    self._limiting.starve(ticket)
-            else:
-                self._files.state["sampled_items"] += request.batch_size
-        self.inserting.notify()
-        return prepared
-
-    def prepare_at(self, request: SampleRequest, step_ids: Any, as_of: int | None = None) -> DrawnSample:
-        """Pins exactly these anchors, in this order, and asks no limiter; see `Drawing.prepare_at`."""
-        self._drawing.check(request)
-        with self._lock:
-            self._check_open()
-            return self._drawing.prepare_at(request, self._population.rows(), step_ids, as_of)
-
-    def update_priorities(self, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:
-        """Sets priorities; the table adds epsilon and raises to alpha. Evicted or unknown ids are counted, nothing else is touched.
-
-        Args:
-            step_ids: ``(n,)`` integers.
-            priorities: ``(n,)`` numbers ≥ 0, such as absolute TD errors; NaN, infinite and negative ones are rejected one by one.
-            selector: which of the table's selectors; None is the first.
-        """
-        ids, values = priorities_of(step_ids, priorities)
-        name = self._selectors.choose_prioritized(selector)
-        with self._lock:
-            self._check_open()
-            counts = self._selectors.update(name, self._population.rows(), ids, values.astype(np.float64))
-        self.sampling.notify()
-        return counts
+    # -- changing rows
 
     @contextlib.contextmanager
     def _change(self, what: str) -> Iterator[None]:
@@ -334,29 +269,6 @@ class Table:
                 blocked_insert=None if self._may_insert(None) else self.why_blocked("insert"),
                 blocked_sample=self._blocked_sample(),
             )
-
-    def _blocked_sample(self) -> str | None:
-        n = self._limiting.asked if len(self.sampling) else 1
-        if self._population.anchors and self._limiting.may_sample(n):
-            return None
-        return self.why_blocked("sample", n)
-
-    def why_blocked(self, action: str, n: int = 1, request: SampleRequest | None = None) -> str:
-        """One sentence: what stands in the way of inserting or of sampling `n` items, by how much, and who has to act."""
-        with self._lock:
-            text = self._limiting.explain(action, n)
-            if action == "insert" and self._limiting.may_insert() and len(self.inserting):
-                text = f"{len(self.inserting)} appends asked earlier, and go first. {text}"
-            if action == "sample" and not self._population.anchors and self._population.steps:
-                text = (
-                    "no step can be sampled yet: a step becomes an anchor when its stream's next row arrives; writers must go on. " + text
-                )
-            elif action == "sample" and self._limiting.may_sample(n):
-                why = None if request is None else self._drawing.why_not(request, self._population.rows(), self._population.anchors)
-                if why is not None and not self._limiting.may_insert():
-                    text = f"writers are held back too, until other steps are sampled: {self._limiting.explain('insert', n)}"
-                text = f"{why or f'{len(self.sampling)} samplers asked earlier'}. {text}"
-            return f"table {self.name!r}: {text}"
 
     # -- changing
 
