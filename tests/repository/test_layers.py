@@ -16,6 +16,7 @@ LAYERS = [  # lowest first; a room may import itself and what stands before it
     ("replaystore.v1",),
     ("replaystore.wire",),
     ("replaystore.core",),
+    ("replaystore.mapping",),
     ("replaystore.storage",),
     ("replaystore.engine",),
     ("replaystore.store",),
@@ -29,7 +30,8 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 NOT_FOR = {
     "replaystore_client": ("replaystore.core", "replaystore.storage", "replaystore.engine", "replaystore.store", "replaystore.server"),
     "replaystore_agents": ("replaystore.core", "replaystore.storage", "replaystore.engine", "replaystore.store", "replaystore.server"),
-    "replaystore.wire": ("replaystore.core", "replaystore.storage", "replaystore.engine"),
+    "replaystore.wire": ("replaystore.core", "replaystore.mapping", "replaystore.storage", "replaystore.engine"),
+    "replaystore.mapping": ("replaystore.core", "replaystore.wire"),
 }
 SOURCES = [
     (path, ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__"))

@@ -1,0 +1,1 @@
+"""Chunk files in memory: address ranges, columns mapped for reading, buffers used again. NumPy and system calls, nothing else."""
