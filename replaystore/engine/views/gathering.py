@@ -47,24 +47,24 @@ class Take(NamedTuple):
 class GatheredSample:
     """A `PreparedSample`."""
 
-    __slots__ = ("_close", "_small", "_takes", "fields")
+    __slots__ = ("_close", "fields", "small", "takes")
 
     def __init__(self, small: Mapping[str, Array], takes: Mapping[str, Take], close: Callable[[], None]) -> None:
-        self._small, self._takes, self._close = small, takes, close
+        self.small, self.takes, self._close = small, takes, close
         fields = [Field(name, take.source.dtype, (*take.at.shape, *take.source.shape[1:])) for name, take in takes.items()]
         fields += [Field(name, array.dtype, array.shape) for name, array in small.items()]
         self.fields = tuple(fields)
 
     def fill(self, out: Mapping[str, Array]) -> None:
         """Gathers every field into ``out[field.name]``."""
-        for name, take in self._takes.items():
+        for name, take in self.takes.items():
             # "clip" skips the bounds check that makes the default three times slower; every index is known to be inside
             np.take(take.source, take.at, axis=0, out=out[name], mode="clip")
             if take.patch is not None:
                 out[name][take.patch.places] = take.patch.source[take.patch.at]
             if take.blank is not None:
                 out[name][take.blank] = 0
-        for name, array in self._small.items():
+        for name, array in self.small.items():
             out[name][...] = array
 
     def close(self) -> None:
