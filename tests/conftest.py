@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from replaystore_client import sampler
+from replaystore_client import stream
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -20,6 +20,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def patient() -> Iterator[None]:
     """On a busy machine a server may be silent for seconds: no test but those of bad networks is about when a client gives it up."""
-    before, sampler.LATE_S = sampler.LATE_S, 30.0
+    before, stream.LATE_S = stream.LATE_S, 30.0
     yield
-    sampler.LATE_S = before
+    stream.LATE_S = before

@@ -36,8 +36,9 @@ from replaystore.wire.records import config_json, decode_description, decode_rep
 from replaystore.wire.samples import Updates, encode_query, encode_sample_request, encode_update, raise_reply_error
 from replaystore.writer import Writer
 from replaystore_client.connection import Connection
-from replaystore_client.sampler import Sampler, SampleStream
+from replaystore_client.sampler import Sampler
 from replaystore_client.sink import RemoteSink
+from replaystore_client.stream import SampleStream
 
 Array = npt.NDArray[Any]
 
@@ -281,6 +282,7 @@ class Client:
         try:
             stream.send(message)
             header, fields = stream.receive(max(limit, 1.0))
+            stream.answered()
         except BaseException:
             stream.close()
             raise

@@ -1,17 +1,14 @@
-"""Sampling over the network: one stream, several requests in flight, priority updates riding along, reconnecting by itself."""
+"""Sampling over the network: several requests in flight, small batches several to a message, priority updates riding along."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
 import numpy as np
 import numpy.typing as npt
 
@@ -21,129 +18,60 @@ from replaystore.sample_log import Log, Noting
 from replaystore.sampling import SampleRequest, derive_seed
 from replaystore.schedules import Beta, beta_at
 from replaystore.schema.record import check_number
+from replaystore.schema.views import Sequence, Transition
 from replaystore.steps import UpdateCounts
 from replaystore.v1 import data_pb2 as pb
 from replaystore.wire.samples import (
     Updates,
-    decode_sample_reply,
     encode_query,
     encode_sample_request,
     encode_update,
     raise_reply_error,
+    split_batches,
 )
-from replaystore_client.connection import Backoff, Connection, ConnectionLost
-from replaystore_client.watchdog import LATE_S, watch
+from replaystore_client.connection import Connection
+from replaystore_client.stream import SampleStream
 
 _WAIT_AT_SERVER_S = 3600.0
 _CLOSING_S = 5.0
 _KEPT_QUERIES = 64
+_TOGETHER_BYTES = 1 << 20
+"""No more batches are asked for at once than this: larger messages save nothing, and what they hold stays as long as one batch of it."""
 
 
-class SampleStream:
-    """Requests out, replies in, in the same order. After a lost connection what is unanswered is sent again. For one thread at a time."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._unanswered: deque[bytes] = deque()
-        self._call: Any = None
-        self._requests: SimpleQueue[bytes | None] = SimpleQueue()
-        self._pid = os.getpid()
-        self._broken = False
-        self.late_after = float("inf")
-        """Time (monotonic) after which the watchdog breaks a hanging call."""
-
-    @property
-    def unanswered(self) -> int:
-        """Requests in flight."""
-        return len(self._unanswered)
-
-    def send(self, message: bytes) -> None:
-        """Puts a request at the end."""
-        if os.getpid() != self._pid:
-            raise InvalidArgument("this sampler was opened before a fork: open one in the child process")
-        self._unanswered.append(message)
-        if self._call is not None:
-            self._requests.put(message)
-
-    def receive(self, timeout_s: float) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
-        """The next reply: its SampleReplyHeader and the fields.
-
-        Raises:
-            DeadlineExceeded: no connection for `timeout_s`; the requests stay in flight. Call again.
-            ReplayStoreError: the server ended the stream; the requests in flight are gone.
-        """
-        deadline = time.monotonic() + timeout_s
-        backoff = Backoff()
-        while True:
-            self._open()
-            self._broken = False
-            self.late_after = deadline + LATE_S
-            try:
-                header, fields = decode_sample_reply(next(self._call))
-            except StopIteration:
-                failure: ReplayStoreError = self._connection.lost("the server ended the stream")
-            except grpc.RpcError as error:
-                failure = self._connection.silent(timeout_s) if self._broken else self._connection.translate(error)
-            else:
-                if not header.HasField("waiting"):
-                    self._unanswered.popleft()
-                return header, fields
-            finally:
-                self.late_after = float("inf")
-            self._drop_call()
-            pause = backoff.pause_s()
-            if not isinstance(failure, ConnectionLost):
-                self._unanswered.clear()
-                raise failure from None
-            if time.monotonic() + pause >= deadline:
-                raise failure from None
-            time.sleep(pause)
-
-    def _open(self) -> None:
-        if self._call is None:
-            requests: SimpleQueue[bytes | None] = SimpleQueue()
-            for message in self._unanswered:
-                requests.put(message)
-            self._requests = requests
-            self._call = self._connection.open_stream("Sample", iter(requests.get, None))
-            watch(self)
-
-    def break_call(self) -> None:
-        """Ends the call from another thread; `receive` takes it for a lost connection."""
-        call = self._call
-        if call is not None:
-            self._broken = True
-            call.cancel()
-
-    def _drop_call(self) -> None:
-        call, self._call = self._call, None
-        self._requests.put(None)  # lets gRPC's thread that reads the requests go
-        if call is not None and os.getpid() == self._pid:
-            call.cancel()
-
-    def close(self) -> None:
-        """Ends the stream; what is in flight is gone."""
-        self._unanswered.clear()
-        self._drop_call()
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ask:
-    """A request in flight."""
+    """A request in flight, for one batch or several."""
 
     number: int
+    """Of its first batch, counted from 1."""
     size: int
-    beta: float
-    seed: int | None
-    message: bytes
+    betas: list[float]
+    seeds: list[int]
+    """Of each batch, or empty."""
     carried: list[Updates]
+    done: int = 0
+    """Batches that are there, or failed."""
+
+    @property
+    def left(self) -> int:
+        """Batches still to come."""
+        return len(self.betas) - self.done
+
+    def seed(self, index: int) -> int | None:
+        """Of one of its batches."""
+        return self.seeds[index] if self.seeds else None
+
+    def one(self, index: int) -> _Ask:
+        """The same for one of its batches alone, without updates: these were applied, and by now there may be newer ones."""
+        return _Ask(self.number + index, self.size, self.betas[index : index + 1], self.seeds[index : index + 1], [])
 
 
 class Sampler:
     """An endless iterator of batches: ``for batch in sampler: …; sampler.update_priorities(batch.step_ids, errors)``.
 
-    `prefetch` requests are in flight, replies keep their order, none is dropped. With a seed, batch i is drawn with
-    `derive_seed(seed, i)`, so the same store and calls give the same batches. For one thread at a time.
+    `prefetch` batches are in flight, in order, none is dropped; small ones travel several to a message and share its memory. With a seed,
+    batch i is drawn with `derive_seed(seed, i)`, so the same store and calls give the same batches. For one thread at a time.
     """
 
     def __init__(
@@ -169,6 +97,13 @@ class Sampler:
         self._stream = SampleStream(connection)
         self._count = 0
         self._in_flight: deque[_Ask] = deque()
+        self._asked = 0
+        """Batches of the requests in flight that are still to come."""
+        self._here: deque[tuple[Batch, _Ask, int]] = deque()
+        """Batches that have come, with their requests and places in these."""
+        self._together = 1
+        self._measured = False
+        """Whether `together`, the batches per request, is what it should be; one until it is known how large they are."""
         self._updates: list[Updates] = []
         self._applied = self._gone = self._rejected = 0
         self._closed = False
@@ -200,59 +135,123 @@ class Sampler:
         """
         if self._closed:
             raise InvalidArgument("this sampler is closed")
-        while self._stream.unanswered < self._prefetch:
-            self.ask()
+        self._stream.check()
+        while self._asked + len(self._here) <= self._prefetch - self._together:
+            self._send(self._together, self._request.batch_size)
+        if not self._here:
+            self._receive()
+        batch, asked, index = self._here.popleft()
+        if self._noting:
+            drawn = replace(self._request, batch_size=asked.size, beta=asked.betas[index], seed=asked.seed(index))
+            self._noting.note(self._table, drawn, asked.number - 1 + index, batch)
+        return batch if self._reward_fn is None else batch.relabel(self._reward_fn)
+
+    def _receive(self) -> None:
+        """Waits for the next batches."""
         if not self._in_flight:
             raise InvalidArgument("nothing was asked for: call ask first, as prefetch is 0")
         started = time.monotonic()
-        while True:
-            header, fields = self._stream.receive(max(0.0, self._timeout_s - (time.monotonic() - started)))
+        while not self._here:
+            try:
+                header, fields = self._stream.receive(max(0.0, self._timeout_s - (time.monotonic() - started)))
+            except ReplayStoreError:
+                if not self._stream.unanswered:
+                    self._forget()
+                raise
             asked = self._in_flight[0]
             if header.request != asked.number:
                 self._stream.close()
-                self._in_flight.clear()
+                self._forget()
                 raise ReplayStoreError(f"{self._connection.address} answered request {header.request}, it was to answer {asked.number}")
-            if header.HasField("waiting"):
-                if time.monotonic() - started >= self._timeout_s:
-                    raise NotReady(header.waiting)
-                continue
+            if not header.HasField("waiting"):
+                self._take(asked, header, fields)
+            elif time.monotonic() - started >= self._timeout_s:
+                raise NotReady(header.waiting)
+
+    def _take(self, asked: _Ask, header: Any, fields: dict[str, npt.NDArray[Any]]) -> None:
+        """What a reply means for the request that it answers, in part or wholly."""
+        failed = header.HasField("error")
+        if not header.batches and len(asked.betas) > 1 and not failed:
+            self._ask_singly()  # a server of an older version has taken the place of the one that it was
+            return
+        batches = min(header.batches, asked.left) or (asked.left if failed else 1)
+        if asked.carried:
+            self._count_updates(header.updates)
+            asked.carried = []
+        first = asked.done
+        asked.done += batches
+        self._asked -= batches
+        if asked.left:
+            self._stream.answered(self._message(asked))
+        else:
             self._in_flight.popleft()
-            if asked.carried:
-                self._count_updates(header.updates)
-            if header.HasField("error") and header.error.kind == NotReady.__name__:
-                again = replace(asked, message=self._message(asked), carried=[])  # its updates were applied; by now there may be newer ones
-                self._in_flight.append(again)
-                self._stream.send(again.message)
+            self._stream.answered()
+        if failed:
+            if header.error.kind == NotReady.__name__:
+                for index in range(first, asked.done):
+                    self._put(asked.one(index))
             raise_reply_error(header)
-            batch = Batch(fields, self._request.view, header.candidates, header.mass, header.next_step)
-            if self._noting:
-                drawn = replace(self._request, batch_size=asked.size, beta=asked.beta, seed=asked.seed)
-                self._noting.note(self._table, drawn, asked.number - 1, batch)
-            return batch if self._reward_fn is None else batch.relabel(self._reward_fn)
+        known = header.candidates, header.mass, header.next_step
+        for index, part in enumerate(split_batches(fields, batches), first):
+            self._here.append((Batch(part, self._request.view, *known), asked, index))
+        if not self._measured and header.batches and asked.size == self._request.batch_size:
+            self._together = self._most_together(sum(array.nbytes for array in fields.values()) // batches)
+            self._measured = True
+
+    def _most_together(self, batch_bytes: int) -> int:
+        """How many batches of this size travel in a message: with two messages in flight, one is made while the other is used."""
+        if not isinstance(self._request.view, (Transition, Sequence)):
+            return 1
+        return max(1, min(self._prefetch // 2, _TOGETHER_BYTES // max(batch_bytes, 1)))
+
+    def _ask_singly(self) -> None:
+        """Asks again for everything in flight, one batch per message; updates are applied twice, which changes nothing."""
+        self._together = 1
+        singles: list[_Ask] = []
+        for asked in self._in_flight:
+            ones = [asked.one(index) for index in range(asked.done, len(asked.betas))]
+            ones[0].carried = asked.carried
+            singles += ones
+        self._in_flight = deque(singles)
+        self._stream.send_again(self._message(asked) for asked in singles)
+
+    def _forget(self) -> None:
+        """Nothing is in flight any more."""
+        self._in_flight.clear()
+        self._asked = 0
 
     def ask(self, batch_size: int | None = None) -> None:
         """Puts a request in flight besides those of `prefetch`, for a batch of another size if one is given."""
         if self._closed:
             raise InvalidArgument("this sampler is closed")
-        number = self._count + 1
-        seed = None if self._request.seed is None else derive_seed(self._request.seed, self._count)
-        size = self._request.batch_size if batch_size is None else batch_size
-        beta = self.beta
-        asked = _Ask(number, size, beta, seed, b"", self._updates)
-        asked = replace(asked, message=self._message(asked, _merge(asked.carried)))
-        self._updates = []
-        self._stream.send(asked.message)
-        self._in_flight.append(asked)
-        self._count += 1
+        self._send(1, self._request.batch_size if batch_size is None else batch_size)
 
-    def _message(self, asked: _Ask, updates: Updates | None = None) -> bytes:
+    def _send(self, batches: int, size: int) -> None:
+        """Puts a request for so many batches in flight, with the updates that wait."""
+        first, seed = self._count, self._request.seed
+        betas = [beta_at(self._beta, index) for index in range(first, first + batches)]
+        seeds = [] if seed is None else [derive_seed(seed, index) for index in range(first, first + batches)]
+        self._put(_Ask(first + 1, size, betas, seeds, self._updates))
+        self._updates = []
+        self._count += batches
+
+    def _put(self, asked: _Ask) -> None:
+        self._stream.send(self._message(asked))
+        self._in_flight.append(asked)
+        self._asked += asked.left
+
+    def _message(self, asked: _Ask) -> bytes:
+        """Asks for what is left of a request."""
         query = self._queries.get(asked.size)
         if query is None:
             if len(self._queries) > _KEPT_QUERIES:
                 self._queries.clear()
             query = self._queries[asked.size] = encode_query(self._table, replace(self._request, batch_size=asked.size))
         notice_s = min(1.0, max(self._timeout_s, 0.08) / 4)
-        return encode_sample_request(asked.number, query, asked.beta, asked.seed, _WAIT_AT_SERVER_S, notice_s, updates)
+        betas, seeds = asked.betas[asked.done :], asked.seeds[asked.done :]
+        seed = seeds[0] if seeds and len(betas) == 1 else None
+        updates = _merge(asked.carried)
+        return encode_sample_request(asked.number, query, betas[0], seed, _WAIT_AT_SERVER_S, notice_s, updates, betas=betas, seeds=seeds)
 
     def _count_updates(self, counts: Any) -> None:
         self._applied += counts.applied
@@ -277,6 +276,7 @@ class Sampler:
             return
         self._closed = True
         self._stream.close()
+        self._here.clear()
         self._noting.close()
         # those of unanswered requests may or may not have been applied: setting a priority twice changes nothing
         updates = _merge([update for asked in self._in_flight for update in asked.carried] + self._updates)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 _OVERHEAD_BYTES = 1 << 20
 """Room left in a message for everything but the payload."""
 
+_TOGETHER_BYTES = 2 << 20
+"""No more batches travel together than this. Copying so much takes about half a millisecond."""
+
+_KEPT_SIZES = 16
+"""Of queries, which may be large."""
 
 _SHORTEST_NOTICE_S = 0.02
 
@@ -45,56 +50,91 @@ class SampleService:
 
     async def sample(self, _: Any, call: Call) -> None:
         """One stream. Requests are answered one after the other; while a large reply leaves, the next one is made."""
-        outgoing = _Outgoing(call, self._options.inline_bytes)
+        outgoing, sizes = (
+            _Outgoing(call, self._options.inline_bytes),
+            _Sizes(min(_TOGETHER_BYTES, self._options.max_message_bytes - _OVERHEAD_BYTES)),
+        )
         while (message := await call.read()) is not grpc.aio.EOF:
-            await outgoing.write(await self._answer(message, outgoing))
+            try:
+                incoming = decode_sample_request(message)
+            except ReplayStoreError as error:  # ends the stream when the message has no readable number
+                await outgoing.write(_failed(request_number(message), None, error, 0))
+                continue
+            await self._answer(incoming, sizes, outgoing)
         await outgoing.drain()
 
-    async def _answer(self, message: bytes, outgoing: _Outgoing) -> bytes:
-        """A reply, whatever happens: an error does not end the stream unless the message has no readable number."""
+    async def _answer(self, incoming: IncomingSample, sizes: _Sizes, outgoing: _Outgoing) -> None:
+        """As many replies as it takes. An error stands for one batch; those after it are tried all the same."""
         counts: UpdateCounts | None = None
-        try:
-            incoming = decode_sample_request(message)
-        except ReplayStoreError as error:
-            return _failed(request_number(message), None, error)
-        try:
-            table = self._store.table(incoming.table)
-            if incoming.updates is not None:
-                counts = await self._update(table, incoming.updates)
-            if incoming.request is None:
-                return prefix(_header(incoming.number, counts), b"", 0)
-            prepare = self._prepare if incoming.step_ids is None else self._prepare_at
-            prepared = await prepare(table, incoming, outgoing)
-            return await self._gather(prepared, _header(incoming.number, counts, prepared), incoming.request.batch_size)
-        except ReplayStoreError as error:
-            return _failed(incoming.number, counts, error)
+        done = 0
+        while done < incoming.batches:
+            try:
+                table = self._store.table(incoming.table)
+                if not done and incoming.updates is not None:
+                    counts = await self._update(table, incoming.updates)
+                if incoming.request is None:
+                    reply = _Reply(prefix(_header(incoming.number, counts), b"", 0), 1)
+                else:
+                    reply = await self._draw(table, incoming, incoming.request, done, counts, sizes, outgoing)
+            except ReplayStoreError as error:
+                sizes.forget(incoming.query)
+                reply = _Reply(_failed(incoming.number, counts, error, 1), 1)
+            await outgoing.write(reply.message)
+            done, counts = done + reply.batches, None
 
-    def _is_long(self, table: Table, request: SampleRequest) -> bool:
+    def _is_long(self, table: Table, request: SampleRequest, rows: int) -> bool:
         """Whether walking over the rows of a batch, or over those of the table for a filter, takes longer than the event loop may."""
-        far = isinstance(request.view, Episode | Hindsight)  # as far as episodes go, which is not known yet
-        built = request.where is not None or not isinstance(
-            request.selector, str | Uniform | None
-        )  # on first use, or when it is looked at anew
-        most = self._options.inline_rows
-        return far or request.batch_size * request.view.rows > most or (built and table.next_step - table.first_step > _MANY_ROWS)
+        if rows > self._options.inline_rows or isinstance(request.view, (Episode, Hindsight)):  # as far as episodes go: not known yet
+            return True
+        # on first use, or when it is looked at anew
+        built = request.where is not None or not (request.selector is None or isinstance(request.selector, (str, Uniform)))
+        return built and table.next_step - table.first_step > _MANY_ROWS
 
-    async def _prepare_at(self, table: Table, incoming: IncomingSample, _: _Outgoing) -> DrawnSample:
-        request, step_ids = incoming.request, incoming.step_ids
-        assert request is not None
-        assert step_ids is not None
-        if self._is_long(table, request):
-            return await in_thread(self._copying, lambda: table.prepare_at(request, step_ids, incoming.as_of), _close_lost)
-        return table.prepare_at(request, step_ids, incoming.as_of)
+    async def _draw(
+        self,
+        table: Table,
+        incoming: IncomingSample,
+        request: SampleRequest,
+        done: int,
+        counts: UpdateCounts | None,
+        sizes: _Sizes,
+        outgoing: _Outgoing,
+    ) -> _Reply:
+        """The next batches of a request that are to travel together, as many as the limiter lets through, but at least one."""
+        rows = request.batch_size * request.view.rows
+        most = max(1, min(incoming.batches - done, self._options.inline_rows // rows, sizes.together(incoming.query)))
+        long = self._is_long(table, request, rows)
 
-    async def _prepare(self, table: Table, incoming: IncomingSample, outgoing: _Outgoing) -> DrawnSample:
-        request = incoming.request
-        assert request is not None
-        large = self._is_long(table, request)
+        def prepare(ticket: Ticket | None) -> DrawnSample | None:
+            if incoming.step_ids is not None:
+                return table.prepare_at(request, incoming.step_ids, incoming.as_of)
+            if incoming.batches == 1:
+                return table.try_prepare(request, ticket)
+            return table.try_prepare_group(request, incoming.seeds[done : done + most], incoming.betas[done : done + most], ticket)
 
-        async def attempt(ticket: Ticket | None) -> DrawnSample | None:
-            if large:
-                return await in_thread(self._copying, lambda: table.try_prepare(request, ticket), _close_lost)
-            return table.try_prepare(request, ticket)
+        def fill(prepared: DrawnSample, layout: Layout) -> _Reply:
+            header = _header(incoming.number, counts, prepared)
+            return _Reply(_fill(prepared, header, layout), prepared.batches, layout.payload_bytes)
+
+        def prepare_and_fill(ticket: Ticket | None) -> _Reply | None:
+            prepared = prepare(ticket)
+            return None if prepared is None else fill(prepared, self._layout(prepared, request))
+
+        async def attempt(ticket: Ticket | None) -> _Reply | None:
+            if long:
+                return await in_thread(self._copying, lambda: prepare_and_fill(ticket))
+            prepared = prepare(ticket)
+            if prepared is None:
+                return None
+            layout = self._layout(prepared, request)
+            if layout.payload_bytes <= self._options.inline_bytes * prepared.batches:
+                return fill(prepared, layout)
+
+            def never_began(future: Future[_Reply]) -> None:
+                if future.cancelled():
+                    prepared.close()
+
+            return await in_thread(self._copying, lambda: fill(prepared, layout), never_began)
 
         def why() -> str:
             return table.why_blocked("sample", request.batch_size, request)
@@ -105,23 +145,19 @@ class SampleService:
 
         timeout_s = bounded_wait("header.timeout_s", incoming.timeout_s, self._options.max_wait_s)
         notice_s = max(incoming.notice_s, _SHORTEST_NOTICE_S) if incoming.notice_s > 0 else float("inf")
-        return await wait_turn(table.sampling, attempt, timeout_s, why, tell, notice_s, notice_s)
+        reply = await wait_turn(table.sampling, attempt, timeout_s, why, tell, notice_s, notice_s)
+        sizes.note(incoming.query, reply.payload_bytes // reply.batches)
+        return reply
 
-    async def _gather(self, prepared: PreparedSample, header: bytes, batch_size: int) -> bytes:
+    def _layout(self, prepared: DrawnSample, request: SampleRequest) -> Layout:
+        """Where the arrays of what was drawn go in a message; lets the rows go when they do not fit one."""
         try:
             layout = plan(prepared.fields)  # from the cache, but for the first batch of its kind
-            check_reply_size(layout.payload_bytes, self._options.max_message_bytes - _OVERHEAD_BYTES, batch_size)
+            check_reply_size(layout.payload_bytes, self._options.max_message_bytes - _OVERHEAD_BYTES, request.batch_size)
         except BaseException:
             prepared.close()
             raise
-        if layout.payload_bytes <= self._options.inline_bytes:
-            return _fill(prepared, header, layout)
-
-        def never_began(future: Future[bytes]) -> None:
-            if future.cancelled():
-                prepared.close()
-
-        return await in_thread(self._copying, lambda: _fill(prepared, header, layout), never_began)
+        return layout
 
     async def _update(self, table: Table, updates: Updates) -> UpdateCounts:
         if len(updates.step_ids) > self._options.inline_items:
@@ -132,6 +168,39 @@ class SampleService:
         """The unary call."""
         table, updates = decode_update(message)
         return bytes(_counts(await self._update(self._store.table(table), updates)).SerializeToString())
+
+
+class _Reply(NamedTuple):
+    """A message made, and how many batches of the request it is about."""
+
+    message: bytes
+    batches: int
+    payload_bytes: int = 0
+
+
+class _Sizes:
+    """Bytes of a batch of each kind that one stream has asked for, so that it is known before a draw how many go into a message."""
+
+    __slots__ = ("_bytes", "_most_bytes")
+
+    def __init__(self, most_bytes: int) -> None:
+        self._bytes: dict[bytes, int] = {}
+        self._most_bytes = most_bytes
+
+    def together(self, query: bytes) -> int:
+        """How many batches may travel together; one where none has been drawn yet."""
+        size = self._bytes.get(query)
+        return 1 if size is None else self._most_bytes // max(size, 1)
+
+    def note(self, query: bytes, batch_bytes: int) -> None:
+        """A batch was so large."""
+        if len(self._bytes) >= _KEPT_SIZES and query not in self._bytes:
+            self._bytes.clear()
+        self._bytes[query] = batch_bytes
+
+    def forget(self, query: bytes) -> None:
+        """After an error: the table may be another one by now."""
+        self._bytes.pop(query, None)
 
 
 class _Outgoing:
@@ -168,29 +237,22 @@ def _fill(prepared: PreparedSample, header: bytes, layout: Layout) -> bytes:
         prepared.close()
 
 
-def _close_lost(future: Future[Any]) -> None:
-    """Unpins a sample that was drawn for somebody who has left."""
-    if not future.cancelled() and future.exception() is None:
-        prepared = future.result()
-        if prepared is not None:
-            prepared.close()
-
-
 def _counts(counts: UpdateCounts) -> Any:
     return pb.UpdateCounts(applied=counts.applied, gone=counts.gone, rejected=counts.rejected)
 
 
 def _header(number: int, counts: UpdateCounts | None, drawn: DrawnSample | None = None) -> bytes:
-    header = pb.SampleReplyHeader(request=number)
+    header = pb.SampleReplyHeader(request=number, batches=1)
     if drawn is not None:
-        header.candidates, header.mass, header.next_step = drawn.candidates, drawn.mass, drawn.next_step
+        header.candidates, header.mass, header.next_step, header.batches = drawn.candidates, drawn.mass, drawn.next_step, drawn.batches
     if counts is not None:
         header.updates.CopyFrom(_counts(counts))
     return bytes(header.SerializeToString())
 
 
-def _failed(number: int, counts: UpdateCounts | None, error: Exception) -> bytes:
-    header = pb.SampleReplyHeader(request=number, error=reported(error))
+def _failed(number: int, counts: UpdateCounts | None, error: Exception, batches: int) -> bytes:
+    """A reply without batches: `batches` of the request failed, 0 for all of them."""
+    header = pb.SampleReplyHeader(request=number, error=reported(error), batches=batches)
     if counts is not None:
         header.updates.CopyFrom(_counts(counts))
     return prefix(bytes(header.SerializeToString()), b"", 0)

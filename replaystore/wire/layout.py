@@ -48,9 +48,25 @@ class Layout:
     """(start, stop) of payload bytes that belong to no array."""
 
 
-@lru_cache(maxsize=512)
+_KEPT_PLANS = 512
+_plans: dict[int, Layout] = {}
+"""By the identity of the fields, which the layout keeps alive: hashing them takes longer than everything else about a small message."""
+
+
 def plan(fields: tuple[Field, ...]) -> Layout:
     """One array after the other, each at a multiple of 16 bytes."""
+    layout = _plans.get(id(fields))
+    if layout is None or layout.fields is not fields:
+        layout = _plan(fields)
+        if layout.fields is fields:  # and not just equal, as where they are made anew for every batch
+            if len(_plans) >= _KEPT_PLANS:
+                _plans.clear()
+            _plans[id(fields)] = layout
+    return layout
+
+
+@lru_cache(maxsize=512)
+def _plan(fields: tuple[Field, ...]) -> Layout:
     offsets, gaps, end = [], [], 0
     message = pb.Layout()
     for field in fields:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from replaystore.errors import InvalidArgument
 from replaystore.sampling import SampleRequest, check_as_of, priorities_of
 from replaystore.schema.filters import FILTERS
-from replaystore.schema.record import from_json, to_json
+from replaystore.schema.record import check_number, from_json, to_json
 from replaystore.schema.selectors import FREE_SELECTORS, SELECTORS, FreeSelector
 from replaystore.schema.views import VIEWS, Transition
 from replaystore.v1 import data_pb2 as pb
@@ -24,6 +24,9 @@ from replaystore.wire.framing import split
 from replaystore.wire.layout import arrays_of, encode_arrays, take
 
 Array = npt.NDArray[Any]
+
+MAX_BATCHES = 1024
+"""That one request may ask for."""
 
 _MAX_CACHED_BYTES = 1 << 14  # what anybody may send must not fill the memory by way of a cache
 
@@ -65,6 +68,16 @@ class IncomingSample:
     """``(batch_size,)`` these anchors and no draw."""
     as_of: int | None = None
     """With `step_ids`: rows from this id on are not seen."""
+    seeds: tuple[int | None, ...] = (None,)
+    """Of each batch asked for; `request` has the first."""
+    betas: tuple[float, ...] = (0.0,)
+    query: bytes = b""
+    """As it came: what is known of batches can be kept by it."""
+
+    @property
+    def batches(self) -> int:
+        """How many are asked for."""
+        return len(self.seeds)
 
 
 def parse_message(kind: Any, data: bytes, what: str) -> Any:
@@ -141,6 +154,14 @@ def _decode_query(encoded: bytes) -> tuple[str, SampleRequest | None]:
 _decode_query_cached = lru_cache(maxsize=512)(_decode_query)
 
 
+def _decode_request(encoded: bytes, beta: float) -> tuple[str, SampleRequest | None]:
+    table, request = decode_query(encoded)
+    return table, None if request is None else replace(request, beta=beta)
+
+
+_decode_request_cached = lru_cache(maxsize=512)(_decode_request)
+
+
 def encode_sample_request(
     number: int,
     query: bytes,
@@ -151,9 +172,15 @@ def encode_sample_request(
     updates: Updates | None = None,
     step_ids: npt.NDArray[np.int64] | None = None,
     as_of: int | None = None,
+    betas: Sequence[float] = (),
+    seeds: Sequence[int] = (),
 ) -> bytes:
-    """A SampleRequest message."""
+    """A SampleRequest message; with several `betas` it asks for so many batches, each with its own of `seeds`, or none with one."""
     header = pb.SampleHeader(request=number, beta=beta, timeout_s=timeout_s, notice_s=notice_s, seed=seed, as_of=check_as_of(as_of) or 0)
+    if len(betas) > 1:
+        header.batches = len(betas)
+        header.betas.extend(betas)
+        header.seeds.extend(seeds)
     arrays = {} if updates is None else updates.arrays()
     if updates is not None and updates.selector is not None:
         header.update_selector = updates.selector
@@ -166,18 +193,43 @@ def decode_sample_request(message: bytes) -> IncomingSample:
     """Checks and takes apart what a client sent."""
     parts = split(message)
     header = parse_message(pb.SampleHeader, parts.header, "header")
-    table, request = decode_query(parts.query)
-    if request is not None:
-        request = replace(request, beta=header.beta, seed=header.seed if header.HasField("seed") else None)
+    small = len(parts.query) <= _MAX_CACHED_BYTES
+    table, request = (_decode_request_cached if small else _decode_request)(parts.query, header.beta)
+    seeds: tuple[int | None, ...] = (header.seed if header.HasField("seed") else None,)
+    betas: tuple[float, ...] = (header.beta,)
+    if header.batches > 1 or header.betas or header.seeds:
+        seeds, betas = _each(header)
+    if request is not None and (seeds[0] is not None or betas[0] != request.beta):
+        request = replace(request, beta=betas[0], seed=seeds[0])
     arrays = arrays_of(parts) if parts.layout else {}
     step_ids = take(arrays, "at/step_ids", "int64") if "at/step_ids" in arrays else None
     if step_ids is not None and len(step_ids) != (0 if request is None else request.batch_size):
         raise InvalidArgument(f"payload: {len(step_ids)} at/step_ids, but batch_size is {0 if request is None else request.batch_size}")
+    if len(seeds) > 1 and (request is None or step_ids is not None):
+        raise InvalidArgument(f"header.batches={len(seeds)} goes with draws, not with {'updates alone' if request is None else 'step ids'}")
     updates = None
     if arrays.keys() - {"at/step_ids"} or (parts.layout and step_ids is None):
         updates = _updates(arrays, header.update_selector if header.HasField("update_selector") else None)
     as_of = check_as_of(header.as_of or None)
-    return IncomingSample(header.request, table, request, header.timeout_s, header.notice_s, updates, step_ids, as_of)
+    return IncomingSample(
+        header.request, table, request, header.timeout_s, header.notice_s, updates, step_ids, as_of, seeds, betas, parts.query
+    )
+
+
+def _each(header: Any) -> tuple[tuple[int | None, ...], tuple[float, ...]]:
+    """Seed and beta of each batch of a request for several."""
+    batches = max(1, header.batches)
+    check_number("header.batches", batches, 1, MAX_BATCHES, whole=True)
+    for name in ("betas", "seeds"):
+        if len(getattr(header, name)) not in (0, batches):
+            raise InvalidArgument(f"header.{name}: {len(getattr(header, name))} numbers for batches={batches}; give one for each, or none")
+    if header.HasField("seed"):
+        raise InvalidArgument(f"header.seed={header.seed} with batches={batches}: give each batch its own in header.seeds")
+    for beta in header.betas:
+        check_number("beta", beta, 0.0, 100.0)
+    for seed in header.seeds:
+        check_number("seed", seed, 0, 2**63 - 1, whole=True)
+    return tuple(header.seeds) or (None,) * batches, tuple(header.betas) or (header.beta,) * batches
 
 
 def request_number(message: bytes) -> int:
@@ -223,6 +275,24 @@ def decode_sample_reply(message: bytes) -> tuple[Any, dict[str, Array]]:
     parts = split(message)
     header = parse_message(pb.SampleReplyHeader, parts.header, "header")
     return header, arrays_of(parts, writable=True) if parts.layout else {}
+
+
+def split_batches(fields: Mapping[str, Array], batches: int) -> list[dict[str, Array]]:
+    """The fields of each of the batches that follow each other in a reply: views.
+
+    Raises:
+        InvalidArgument: an array cannot be split into so many equal parts.
+    """
+    if batches <= 1:
+        return [dict(fields)]
+    found: list[dict[str, Array]] = [{} for _ in range(batches)]
+    for name, array in fields.items():
+        items = len(array) // batches if array.ndim else 0
+        if not array.ndim or items * batches != len(array):
+            raise InvalidArgument(f"payload: field {name!r} {array.shape} does not hold {batches} batches one after the other")
+        for index, part in enumerate(found):
+            part[name] = array[index * items : (index + 1) * items]
+    return found
 
 
 def raise_reply_error(header: Any) -> None:

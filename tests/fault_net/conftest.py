@@ -9,7 +9,7 @@ import pytest
 import replaystore as rs
 from replaystore.server.thread import start_in_thread
 from replaystore.store import Store
-from replaystore_client import sampler, watchdog
+from replaystore_client import stream, watchdog
 
 from .proxy import FaultProxy
 
@@ -19,9 +19,9 @@ CONFIG = rs.TableConfig({"observation": rs.Column((3,)), "action": rs.Column((),
 @pytest.fixture(scope="package", autouse=True)
 def impatient() -> Iterator[None]:
     """Clients give a silent server up as early as they do outside the tests."""
-    before, sampler.LATE_S = sampler.LATE_S, watchdog.LATE_S
+    before, stream.LATE_S = stream.LATE_S, watchdog.LATE_S
     yield
-    sampler.LATE_S = before
+    stream.LATE_S = before
 
 
 @pytest.fixture
