@@ -38,11 +38,12 @@ VIEW_STREAM = 1 << 32
 class DrawnSample:
     """A `PreparedSample` that knows what it was drawn from."""
 
-    __slots__ = ("batches", "candidates", "gathered", "mass", "next_step")
+    __slots__ = ("batches", "candidates", "first_step", "gathered", "mass", "next_step")
 
-    def __init__(self, gathered: GatheredSample, candidates: int, mass: float, next_step: int, batches: int = 1) -> None:
+    def __init__(self, gathered: GatheredSample, candidates: int, mass: float, rows: Rows, batches: int = 1) -> None:
         self.gathered = gathered
-        self.candidates, self.mass, self.next_step = candidates, mass, next_step
+        self.candidates, self.mass = candidates, mass
+        self.first_step, self.next_step = rows.first, rows.stop
         self.batches = batches
         """How many lie one after the other along the first axis of every field."""
 
@@ -129,7 +130,7 @@ class Drawing:
         gathered = self._expand(request, rows, info["step_ids"], info, rng)
         if self.counted is not None:
             self.counted(rows, info["step_ids"], info["times_sampled"])
-        return DrawnSample(gathered, candidates, mass, rows.stop, len(drawn))
+        return DrawnSample(gathered, candidates, mass, rows, len(drawn))
 
     def prepare_at(self, request: SampleRequest, rows: Rows, wanted: Any, as_of: int | None) -> DrawnSample:
         """Expands exactly these anchors, in this order. Nothing is counted; probabilities are 0 and weights 1.
@@ -160,7 +161,7 @@ class Drawing:
             "ages": rows.stop - step_ids,
         }
         rng = seed_state(derive_seed(request.seed or 0, VIEW_STREAM))
-        return DrawnSample(self._expand(request, rows, step_ids, info, rng), 0, 0.0, rows.stop)
+        return DrawnSample(self._expand(request, rows, step_ids, info, rng), 0, 0.0, rows)
 
     def _expand(self, request: SampleRequest, rows: Rows, ids: Ids, info: dict[str, Array], rng: Array) -> GatheredSample:
         token = self._pins.acquire()

@@ -34,7 +34,7 @@ from replaystore.schema.selectors import Selector
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.status import TableDescription, TableStats
 from replaystore.steps import OPEN, AppendResult, StepBlock
-from replaystore.storage.layout import EPISODE_DTYPES
+from replaystore.storage.layout import EPISODE_DTYPES, ArrayLayout
 from replaystore.storage.zarr_metadata import Documents
 from replaystore.turns import Ticket, WaitQueue, wait_turn
 
@@ -240,6 +240,14 @@ class Table(Sampling):
         attributes = self._files.attributes
         chunks = {layout.path: layout.rows_per_chunk for layout in (*self._files.steps.layouts, *self._files.episodes.layouts)}
         return TableDescription(self.name, self.config, attributes["format_version"], attributes["created"], chunks)
+
+    def mapped_columns(self) -> list[tuple[ArrayLayout, Array, int]]:
+        """Each column of ``steps/``: its files, the array that they are mapped as, and the id of that one's first row."""
+        with self._lock:
+            self._check_open()
+            steps = self._files.steps
+            columns = (column for path, column in steps.columns.items() if path.startswith("steps/"))
+            return [(column.layout, column.array, steps.origin) for column in columns]
 
     def stats(self) -> TableStats:
         """How the table stands."""
