@@ -143,8 +143,8 @@ class Batch:
     def to_torch(self, device: str | torch.device = "cpu") -> TorchBatch:
         """The same batch as tensors on `device`: ``batch.to_torch("cuda").observation``.
 
-        Copies to a CUDA device go through pinned memory and do not block; on the CPU, tensors share memory with the arrays where torch
-        can (unsigned 32-bit counts become int64).
+        Copies to a CUDA device go through pinned memory and do not block; frames that an observation and the next one share travel once.
+        On the CPU, tensors share memory with the arrays where torch can (unsigned 32-bit counts become int64).
         """
         return TorchBatch(self, device)
 
@@ -160,21 +160,41 @@ class TorchBatch:
         target = torch.device(device)
         self._tensors: dict[str, torch.Tensor] = {}
         self._nested: dict[str, Any] = {}
-        for name in batch.keys():  # noqa: SIM118 - a Batch is no mapping
-            array = batch[name]
-            if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-                array = array.astype(np.int64)
+        windows: dict[str, torch.Tensor] = {}
+
+        def moved(array: Array) -> torch.Tensor:
             if not array.flags.writeable or not array.flags.aligned:
                 array = array.copy()
             tensor = torch.from_numpy(array)
             if target.type == "cuda":
-                tensor = tensor.pin_memory().to(target, non_blocking=True)
-            elif target.type != "cpu":
-                tensor = tensor.to(target)
-            self._tensors[name] = tensor
+                return tensor.pin_memory().to(target, non_blocking=True)
+            return tensor.to(target)
+
+        for name in batch.keys():  # noqa: SIM118 - a Batch is no mapping
+            array = batch[name]
+            if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+                array = array.astype(np.int64)
+            of = f"window/{name.removeprefix('next_')}"
+            window = batch.fields.get(of)
+            offset = None if window is None or target.type == "cpu" else _offset(window, array)
+            if window is None or offset is None:
+                self._tensors[name] = moved(array)
+                continue
+            if of not in windows:
+                windows[of] = moved(window)
+            strides = [stride // array.itemsize for stride in array.strides]
+            self._tensors[name] = windows[of].as_strided(array.shape, strides, offset)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self._tensors[name]
+
+    def keys(self) -> list[str]:
+        """All names that ``batch[name]`` takes."""
+        return list(self._tensors)
+
+    def to_torch(self, device: str | torch.device = "cpu") -> TorchBatch:
+        """Itself: it is there already."""
+        return self
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -185,6 +205,13 @@ class TorchBatch:
             except KeyError:
                 raise AttributeError(f"this batch has no {name!r}; it has {', '.join(self._tensors)}") from None
         return self._nested[name]
+
+
+def _offset(window: Array, view: Array) -> int | None:
+    """Elements before the first one of `view` in the contiguous `window`; None when it is no view of it."""
+    if view.dtype != window.dtype or not window.flags.c_contiguous or not np.may_share_memory(window, view):
+        return None
+    return int(view.__array_interface__["data"][0] - window.__array_interface__["data"][0]) // window.itemsize
 
 
 class _Columns(dict[str, Array]):

@@ -84,6 +84,9 @@ def offline_command(
     lift_limiter: Annotated[
         bool, typer.Option("--lift-limiter", help="With --server: first sets the table's rate limiter to MinSize(1), for good.")
     ] = False,
+    preload: Annotated[
+        bool, typer.Option("--preload", help="First read the whole columns into the device's memory, and draw batches there.")
+    ] = False,
     out: Out = Path("runs/offline"),
     resume: Resume = False,
 ) -> None:
@@ -99,7 +102,7 @@ def offline_command(
     with _signals() as stopping, _open(path, server) as api:
         if lift_limiter and server is not None:
             api.alter_table(table, rate_limiter=rs.MinSize(1))
-        result = train_offline(api, table, env or None, config, run, resume=state, report=_tell, stopping=stopping)
+        result = train_offline(api, table, env or None, config, run, resume=state, preload=preload, report=_tell, stopping=stopping)
     typer.echo(json.dumps(asdict(result)))
     if config.target_return > 0 and (result.best_return is None or result.best_return < config.target_return):
         raise typer.Exit(1)
@@ -115,9 +118,9 @@ def evaluate_command(
 ) -> None:
     """Plays greedy episodes with a checkpoint and prints mean, spread and extremes of the returns as JSON."""
     state = load_checkpoint(checkpoint)
-    shape, actions, first = state["spaces"]
+    shape, *others = state["spaces"]
     config = DQNConfig(hidden=tuple(state["hidden"]), eval_episodes=episodes, seed=seed, device=device)
-    agent = DoubleDQN(Spaces(tuple(shape), actions, first), config)
+    agent = DoubleDQN(Spaces(tuple(shape), *others), config)
     agent.restore(state)
     returns = agent.evaluate(env)
     figures = {"mean": returns.mean(), "std": returns.std(), "min": returns.min(), "max": returns.max()}

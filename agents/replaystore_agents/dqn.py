@@ -19,7 +19,7 @@ from torch import nn
 import replaystore as rs
 from replaystore_agents.evaluate import evaluate, greedy
 from replaystore_agents.hyper import hyper
-from replaystore_agents.networks import QNetwork, pick_device, to_arrays
+from replaystore_agents.networks import pick_device, q_network, to_arrays
 from replaystore_agents.runs import RunFolder
 
 STOP = "control.stop"
@@ -74,16 +74,19 @@ class Spaces:
     """What DQN needs to know of an environment."""
 
     observation_shape: tuple[int, ...]
+    """As the network sees it: with more than one frame, they come first."""
     actions: int
     first_action: int = 0
+    frames: int = 1
+    """How many are stacked."""
 
     def to_json(self) -> list[Any]:
         """As kept in checkpoints."""
-        return [list(self.observation_shape), self.actions, self.first_action]
+        return [list(self.observation_shape), self.actions, self.first_action, *([self.frames] if self.frames > 1 else [])]
 
 
-def spaces_of(table: rs.TableConfig) -> Spaces:
-    """The spaces of a table, from those that its columns were made of."""
+def spaces_of(table: rs.TableConfig, frames: int = 1) -> Spaces:
+    """The spaces of a table, from those that its columns were made of; with more than one frame, of stacks of so many."""
     observation, action = table.columns.get("observation"), table.columns.get("action")
     space = dict(action.space or {}) if action is not None else {}
     if observation is None or space.get("kind") != "Discrete":
@@ -91,7 +94,8 @@ def spaces_of(table: rs.TableConfig) -> Spaces:
             "DQN needs one 'observation' column and an 'action' column made of a Discrete space (replaystore.columns_from_env keeps it); "
             f"this table has {', '.join(table.columns)}"
         )
-    return Spaces(observation.shape, int(space["n"]), int(space.get("start", 0)))
+    shape = (frames, *observation.shape) if frames > 1 else observation.shape
+    return Spaces(shape, int(space["n"]), int(space.get("start", 0)), frames)
 
 
 class DoubleDQN:
@@ -100,8 +104,8 @@ class DoubleDQN:
     def __init__(self, spaces: Spaces, config: DQNConfig) -> None:
         self.spaces, self.config, self.device = spaces, config, pick_device(config.device)
         torch.manual_seed(config.seed)
-        self.online = QNetwork(spaces.observation_shape, spaces.actions, config.hidden).to(self.device)
-        self.target = QNetwork(spaces.observation_shape, spaces.actions, config.hidden).to(self.device)
+        self.online = q_network(spaces.observation_shape, spaces.actions, config.hidden).to(self.device)
+        self.target = q_network(spaces.observation_shape, spaces.actions, config.hidden).to(self.device)
         self.target.load_state_dict(self.online.state_dict())
         self._parameters = list(self.online.parameters())
         self._target_parameters = list(self.target.parameters())
@@ -111,7 +115,11 @@ class DoubleDQN:
 
     def update(self, batch: rs.Batch, weighted: bool = True) -> tuple[npt.NDArray[np.float32], Callable[[], dict[str, float]]]:
         """One gradient step; returns the absolute TD errors ``(batch,)``, which are the new priorities, and a call for figures to log."""
-        data = batch.to_torch(self.device)
+        errors, figures = self.learn(batch.to_torch(self.device), weighted)
+        return errors.cpu().numpy(), figures
+
+    def learn(self, data: Any, weighted: bool) -> tuple[torch.Tensor, Callable[[], dict[str, float]]]:
+        """The same from tensors by name, errors left on the device: nothing here waits for it."""
         action = (data["action"].long() - self.spaces.first_action).unsqueeze(1)
         with torch.no_grad():
             target = double_dqn_target(
@@ -121,14 +129,14 @@ class DoubleDQN:
         losses = nn.functional.huber_loss(values, target, reduction="none", delta=self.config.huber_delta)
         loss = (losses * data["weights"]).mean() if weighted else losses.mean()
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         self.optimizer.step()
         self.updates += 1
         self._update_target()
-        errors: npt.NDArray[np.float32] = (target - values.detach()).abs().cpu().numpy()
+        errors = (target - values.detach()).abs()
         # Figures are made on demand: most updates are not logged, and every one is a wait for the device.
-        return errors, lambda: {"loss": loss.item(), "value": values.mean().item(), "td_error": float(errors.mean())}
+        return errors, lambda: {"loss": loss.item(), "value": values.mean().item(), "td_error": errors.mean().item()}
 
     @torch.no_grad()
     def _update_target(self) -> None:
@@ -141,7 +149,9 @@ class DoubleDQN:
     def evaluate(self, env: str, salt: int = 0) -> npt.NDArray[np.float64]:
         """Returns of greedy episodes ``(eval_episodes,)``; the seed depends on the update and `salt`."""
         seed = int(np.random.SeedSequence([self.config.seed, self.updates, salt]).generate_state(1)[0])
-        return evaluate(greedy(self.online, self.device, self.spaces.first_action), env, self.config.eval_episodes, seed)
+        return evaluate(
+            greedy(self.online, self.device, self.spaces.first_action), env, self.config.eval_episodes, seed, self.spaces.frames
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything that an exact continuation needs, and what `evaluate` needs to rebuild the network."""

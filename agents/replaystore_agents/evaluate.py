@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
+from gymnasium.wrappers import FrameStackObservation
 from torch import nn
 
 Policy = Callable[[npt.NDArray[np.generic]], npt.NDArray[np.int64]]
@@ -26,7 +28,7 @@ def greedy(network: nn.Module, device: torch.device, first_action: int = 0) -> P
     return policy
 
 
-def evaluate(policy: Policy, env: str, episodes: int, seed: int, max_steps: int = 100_000) -> npt.NDArray[np.float64]:
+def evaluate(policy: Policy, env: str, episodes: int, seed: int, frames: int = 1, max_steps: int = 100_000) -> npt.NDArray[np.float64]:
     """Undiscounted returns ``(episodes,)``: every environment of one vector plays one whole episode, so that short ones count no more.
 
     Args:
@@ -34,9 +36,11 @@ def evaluate(policy: Policy, env: str, episodes: int, seed: int, max_steps: int 
         env: a Gymnasium environment id.
         episodes: how many, all at once.
         seed: of the environments.
+        frames: how many the policy sees at once, oldest first; the first frame of an episode is repeated.
         max_steps: an episode is cut here when the environment has no time limit of its own.
     """
-    envs = gymnasium.make_vec(env, num_envs=episodes)
+    wrappers = [partial(FrameStackObservation, stack_size=frames)] if frames > 1 else None
+    envs = gymnasium.make_vec(env, num_envs=episodes, vectorization_mode="sync" if wrappers else None, wrappers=wrappers)
     try:
         observations, _ = envs.reset(seed=seed)
         returns = np.zeros(episodes)

@@ -29,6 +29,36 @@ class QNetwork(nn.Module):
         return values
 
 
+class NatureQNetwork(nn.Module):
+    """Action values of images: ``(batch, frames, height, width) → (batch, actions)``, bytes from 0 to 255 (Mnih et al. 2015, Methods)."""
+
+    def __init__(self, observation_shape: Sequence[int], actions: int, width: int = 512) -> None:
+        super().__init__()
+        frames, *size = observation_shape
+        self.images = nn.Sequential(
+            nn.Conv2d(frames, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3, 1), nn.ReLU(), nn.Flatten()
+        )
+        for kernel, stride in ((8, 4), (4, 2), (3, 1)):
+            size = [(length - kernel) // stride + 1 for length in size]
+        self.values = nn.Sequential(nn.Linear(64 * math.prod(size), width), nn.ReLU(), nn.Linear(width, actions))
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """Values of all actions."""
+        values: torch.Tensor = self.values(self.images(observation.float() / 255.0))
+        return values
+
+
+_SMALLEST_IMAGE = 36
+"""The convolutions leave nothing of a smaller one."""
+
+
+def q_network(observation_shape: Sequence[int], actions: int, hidden: Sequence[int] = (128, 128)) -> nn.Module:
+    """The network for an observation: convolutions for stacks of images of at least 36 x 36, else a plain one."""
+    if len(observation_shape) == 3 and min(observation_shape[1:]) >= _SMALLEST_IMAGE:
+        return NatureQNetwork(observation_shape, actions)
+    return QNetwork(observation_shape, actions, hidden)
+
+
 def to_arrays(module: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
     """The module's parameters as named arrays, copied, for the parameter channel."""
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
