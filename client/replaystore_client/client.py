@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,6 +36,7 @@ from replaystore.wire.records import config_json, decode_description, decode_rep
 from replaystore.wire.samples import Updates, encode_query, encode_sample_request, encode_update, raise_reply_error
 from replaystore.writer import Writer
 from replaystore_client.connection import Connection
+from replaystore_client.local.path import Gone, check_mode
 from replaystore_client.sampler import Sampler
 from replaystore_client.sink import RemoteSink
 from replaystore_client.stream import SampleStream
@@ -46,6 +47,8 @@ _IDLE_STREAMS = 4
 _SLOWEST_DISK_BYTES_PER_S = 20e6
 """A published set is answered once it is on disk."""
 _COPY_TIMEOUT_S = 60.0
+_KEEP_S = 1.0
+"""A single call gathers at once; the server keeps the files for so long, or until the next call."""
 
 
 class Client:
@@ -55,7 +58,7 @@ class Client:
     DeadlineExceeded.
     """
 
-    def __init__(self, address: str, token: str | None = None, tls: Any = None, timeout_s: float = 10.0) -> None:
+    def __init__(self, address: str, token: str | None = None, tls: Any = None, timeout_s: float = 10.0, local: bool | None = None) -> None:
         """See the class.
 
         Args:
@@ -63,7 +66,10 @@ class Client:
             token: sent with every call; needs `tls` unless the server is on this machine.
             tls: True for the system's certificates, or a ``grpc.ChannelCredentials``.
             timeout_s: for every call that is not given another.
+            local: None reads what is sampled from the table's files where server and client prove to see the same ones, and has it sent
+                elsewhere; True takes anything else for an error; False has it sent always.
         """
+        self._local = check_mode(local)
         self._connection = Connection(address, token, tls)
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
@@ -247,7 +253,8 @@ class Client:
             )  # fmt: skip
         request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, _names(columns), where, normalise)
         check_reward_function(request.view, reward_fn)
-        batch = self._ask(request, encode_sample_request(1, encode_query(name, request), beta, seed, limit), limit)
+        query = encode_query(name, request)
+        batch = self._ask(name, request, lambda local: encode_sample_request(1, query, beta, seed, limit, local=local), limit)
         return batch if reward_fn is None else batch.relabel(reward_fn)
 
     def sample_at(
@@ -274,21 +281,36 @@ class Client:
         """
         ids = anchors_of(step_ids)
         request = SampleRequest(len(ids), view or Transition(), seed=seed, columns=_names(columns))
-        message = encode_sample_request(1, encode_query(name, request), 0.0, seed, 0.0, step_ids=ids, as_of=as_of)
-        return self._ask(request, message, self._timeout_s)
+        query = encode_query(name, request)
 
-    def _ask(self, request: SampleRequest, message: bytes, limit: float) -> Batch:
+        def message(local: bytes) -> bytes:
+            return encode_sample_request(1, query, 0.0, seed, 0.0, step_ids=ids, as_of=as_of, local=local)
+
+        return self._ask(name, request, message, self._timeout_s)
+
+    def _ask(self, name: str, request: SampleRequest, message: Callable[[bytes], bytes], limit: float) -> Batch:
         stream = self._borrow()
         try:
-            stream.send(message)
-            header, fields = stream.receive(max(limit, 1.0))
-            stream.answered()
+            local = stream.local(name, self._local, _KEEP_S)
+            header, fields = self._answer(stream, message(local.ask(1)), limit)
+            try:
+                fields = local.fields(header, fields)
+            except Gone:
+                header, fields = self._answer(stream, message(b""), limit)
+            local.gathered(1)
         except BaseException:
             stream.close()
             raise
         self._give_back(stream)
         raise_reply_error(header)
         return Batch(fields, request.view, header.candidates, header.mass, header.next_step)
+
+    @staticmethod
+    def _answer(stream: SampleStream, message: bytes, limit: float) -> tuple[Any, dict[str, Array]]:
+        stream.send(message)
+        header, fields = stream.receive(max(limit, 1.0))
+        stream.answered()
+        return header, fields
 
     def _borrow(self) -> SampleStream:
         if self._pid != self._connection.pid:
@@ -344,7 +366,7 @@ class Client:
                 normalise=normalise, prefetch=prefetch, timeout_s=limit, reward_fn=reward_fn,
             )  # fmt: skip
         request = SampleRequest(batch_size, view or Transition(), selector, beta_at(beta, 0), seed, _names(columns), where, normalise)
-        return Sampler(self._connection, name, request, prefetch, limit, beta, log, reward_fn)
+        return Sampler(self._connection, name, request, prefetch, limit, beta, log, reward_fn, self._local)
 
     def update_priorities(self, name: str, step_ids: Any, priorities: Any, selector: str | None = None) -> UpdateCounts:
         """Sets the priorities of steps; counts how many were applied, are gone (evicted) or were rejected (NaN, negative)."""

@@ -30,11 +30,14 @@ from replaystore.wire.samples import (
     split_batches,
 )
 from replaystore_client.connection import Connection
+from replaystore_client.local.path import Gone, Mode
 from replaystore_client.stream import SampleStream
 
 _WAIT_AT_SERVER_S = 3600.0
 _CLOSING_S = 5.0
 _KEPT_QUERIES = 64
+_KEEP_S = 60.0
+"""The server keeps the files of batches that are in flight for so long; a learner may stand still for longer, and then gets others."""
 _TOGETHER_BYTES = 1 << 20
 """No more batches are asked for at once than this: larger messages save nothing, and what they hold stays as long as one batch of it."""
 
@@ -84,6 +87,7 @@ class Sampler:
         beta: Beta | None = None,
         log: Log | None = None,
         reward_fn: RewardFunction | None = None,
+        local: Mode = None,
     ) -> None:
         check_number("prefetch", prefetch, 0, 1024, whole=True)
         check_reward_function(request.view, reward_fn)
@@ -95,6 +99,7 @@ class Sampler:
         self._request = self._noting.prepared(request)
         self._queries = {request.batch_size: encode_query(table, request)}
         self._stream = SampleStream(connection)
+        self._local = self._stream.local(table, local, _KEEP_S)
         self._count = 0
         self._in_flight: deque[_Ask] = deque()
         self._asked = 0
@@ -117,6 +122,16 @@ class Sampler:
     def beta(self, beta: Beta) -> None:
         beta_at(beta, self._count)
         self._beta = beta
+
+    @property
+    def path(self) -> str:
+        """How batches come by now: ``"local"``, their rows read from the table's files, or ``"wire"``."""
+        return self._local.path
+
+    @property
+    def path_reason(self) -> str:
+        """Why by wire; empty when they do not."""
+        return self._local.reason
 
     @property
     def updates(self) -> UpdateCounts:
@@ -191,12 +206,46 @@ class Sampler:
                 for index in range(first, asked.done):
                     self._put(asked.one(index))
             raise_reply_error(header)
-        known = header.candidates, header.mass, header.next_step
-        for index, part in enumerate(split_batches(fields, batches), first):
-            self._here.append((Batch(part, self._request.view, *known), asked, index))
+        try:
+            fields = self._local.fields(header, fields)
+        except Gone:
+            self._draw_again(asked, first)
+            return
+        finally:
+            if not asked.left:
+                self._local.gathered(asked.number)
+        self._arrived(asked, first, header, split_batches(fields, batches))
         if not self._measured and header.batches and asked.size == self._request.batch_size:
             self._together = self._most_together(sum(array.nbytes for array in fields.values()) // batches)
             self._measured = True
+
+    def _arrived(self, asked: _Ask, first: int, header: Any, parts: list[dict[str, npt.NDArray[Any]]]) -> None:
+        known = header.candidates, header.mass, header.next_step
+        for index, part in enumerate(parts, first):
+            self._here.append((Batch(part, self._request.view, *known), asked, index))
+
+    def _draw_again(self, asked: _Ask, first: int) -> None:
+        """Draws other batches in the places of those that left the disk before they were gathered: by wire, and in their turn."""
+        stream = SampleStream(self._connection)
+        try:
+            for index in range(first, asked.done):
+                stream.send(self._message(asked.one(index)))
+                started = time.monotonic()
+                while True:
+                    header, fields = stream.receive(max(0.0, self._timeout_s - (time.monotonic() - started)))
+                    if not header.HasField("waiting"):
+                        break
+                    if time.monotonic() - started >= self._timeout_s:
+                        raise NotReady(header.waiting)
+                stream.answered()
+                raise_reply_error(header)
+                self._arrived(asked, index, header, [fields])
+        except ReplayStoreError:
+            for left in range(first + len(self._here), asked.done):
+                self._put(asked.one(left))
+            raise
+        finally:
+            stream.close()
 
     def _most_together(self, batch_bytes: int) -> int:
         """How many batches of this size travel in a message: with two messages in flight, one is made while the other is used."""
@@ -236,12 +285,12 @@ class Sampler:
         self._count += batches
 
     def _put(self, asked: _Ask) -> None:
-        self._stream.send(self._message(asked))
+        self._stream.send(self._message(asked, self._local.ask(asked.number)))
         self._in_flight.append(asked)
         self._asked += asked.left
 
-    def _message(self, asked: _Ask) -> bytes:
-        """Asks for what is left of a request."""
+    def _message(self, asked: _Ask, local: bytes = b"") -> bytes:
+        """Asks for what is left of a request; by wire, unless `local` says otherwise."""
         query = self._queries.get(asked.size)
         if query is None:
             if len(self._queries) > _KEPT_QUERIES:
@@ -251,7 +300,9 @@ class Sampler:
         betas, seeds = asked.betas[asked.done :], asked.seeds[asked.done :]
         seed = seeds[0] if seeds and len(betas) == 1 else None
         updates = _merge(asked.carried)
-        return encode_sample_request(asked.number, query, betas[0], seed, _WAIT_AT_SERVER_S, notice_s, updates, betas=betas, seeds=seeds)
+        return encode_sample_request(
+            asked.number, query, betas[0], seed, _WAIT_AT_SERVER_S, notice_s, updates, betas=betas, seeds=seeds, local=local
+        )
 
     def _count_updates(self, counts: Any) -> None:
         self._applied += counts.applied

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from replaystore.errors import InvalidArgument, ReplayStoreError
 from replaystore.wire.samples import decode_sample_reply
 from replaystore_client.connection import Backoff, Connection, ConnectionLost
+from replaystore_client.local import LocalPath
+from replaystore_client.local.path import Mode
 from replaystore_client.watchdog import LATE_S, watch
 
 
@@ -30,6 +32,14 @@ class SampleStream:
         self._broken = False
         self.late_after = float("inf")
         """Time (monotonic) after which the watchdog breaks a hanging call."""
+        self._local: dict[str, LocalPath] = {}
+
+    def local(self, table: str, mode: Mode, keep_s: float) -> LocalPath:
+        """What this stream knows of the local path to a table; closed with the stream."""
+        path = self._local.get(table)
+        if path is None:
+            path = self._local[table] = LocalPath(table, mode, keep_s)
+        return path
 
     @property
     def unanswered(self) -> int:
@@ -118,3 +128,6 @@ class SampleStream:
         """Ends the stream; what is in flight is gone."""
         self._unanswered.clear()
         self._drop_call()
+        for path in self._local.values():
+            path.close()
+        self._local.clear()

@@ -1,4 +1,4 @@
-"""The columns of a table in a folder, mapped for reading only as their rows are asked for, by a process that the table does not belong to."""
+"""A table's columns, mapped for reading only as their rows are asked for, by a process that the table does not belong to."""
 
 from __future__ import annotations
 

@@ -30,6 +30,12 @@ class ServerOptions:
     durable_poll_s: float = 0.2
     """How often a writer is told of a durable watermark that moved while it did not write."""
 
+    local: bool = True
+    """Offer clients on this machine to read the tables' files themselves."""
+
+    local_keep_s: float = 60.0
+    """For so long, at most, files that such a client has not read yet are kept although the table has dropped them."""
+
     inline_bytes: int = 256 << 10
     """Blocks and batches up to this size are copied on the event loop; larger ones in a thread (copying 256 KiB takes about 50 µs)."""
 

@@ -12,6 +12,7 @@ from replaystore.errors import ReplayStoreError
 from replaystore.sampling import PreparedSample, SampleRequest
 from replaystore.schema.selectors import Uniform
 from replaystore.schema.views import Episode, Hindsight
+from replaystore.server.local import Asked, Borrowing, Described, Lending
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call, reported
 from replaystore.server.waiting import bounded_wait, in_thread, wait_turn
@@ -45,8 +46,8 @@ _MANY_ROWS = 1 << 18
 class SampleService:
     """Serves Sample streams and priority updates."""
 
-    def __init__(self, store: Store, options: ServerOptions, copying: ThreadPoolExecutor) -> None:
-        self._store, self._options, self._copying = store, options, copying
+    def __init__(self, store: Store, options: ServerOptions, copying: ThreadPoolExecutor, lending: Lending) -> None:
+        self._store, self._options, self._copying, self._lending = store, options, copying, lending
 
     async def sample(self, _: Any, call: Call) -> None:
         """One stream. Requests are answered one after the other; while a large reply leaves, the next one is made."""
@@ -54,16 +55,20 @@ class SampleService:
             _Outgoing(call, self._options.inline_bytes),
             _Sizes(min(_TOGETHER_BYTES, self._options.max_message_bytes - _OVERHEAD_BYTES)),
         )
-        while (message := await call.read()) is not grpc.aio.EOF:
-            try:
-                incoming = decode_sample_request(message)
-            except ReplayStoreError as error:  # ends the stream when the message has no readable number
-                await outgoing.write(_failed(request_number(message), None, error, 0))
-                continue
-            await self._answer(incoming, sizes, outgoing)
-        await outgoing.drain()
+        borrowing = Borrowing(self._lending, call.peer)
+        try:
+            while (message := await call.read()) is not grpc.aio.EOF:
+                try:
+                    incoming = decode_sample_request(message)
+                except ReplayStoreError as error:  # ends the stream when the message has no readable number
+                    await outgoing.write(_failed(request_number(message), None, error, 0))
+                    continue
+                await self._answer(incoming, sizes, outgoing, borrowing)
+            await outgoing.drain()
+        finally:
+            borrowing.close()
 
-    async def _answer(self, incoming: IncomingSample, sizes: _Sizes, outgoing: _Outgoing) -> None:
+    async def _answer(self, incoming: IncomingSample, sizes: _Sizes, outgoing: _Outgoing, borrowing: Borrowing) -> None:
         """As many replies as it takes. An error stands for one batch; those after it are tried all the same."""
         counts: UpdateCounts | None = None
         done = 0
@@ -75,7 +80,10 @@ class SampleService:
                 if incoming.request is None:
                     reply = _Reply(prefix(_header(incoming.number, counts), b"", 0), 1)
                 else:
-                    reply = await self._draw(table, incoming, incoming.request, done, counts, sizes, outgoing)
+                    asked = borrowing.asked(table, incoming.header, first=not done)
+                    reply = await self._draw(table, incoming, incoming.request, done, counts, sizes, outgoing, asked)
+                    if reply.kept is not None:
+                        borrowing.keep(incoming.header, reply.kept)
             except ReplayStoreError as error:
                 sizes.forget(incoming.query)
                 reply = _Reply(_failed(incoming.number, counts, error, 1), 1)
@@ -99,6 +107,7 @@ class SampleService:
         counts: UpdateCounts | None,
         sizes: _Sizes,
         outgoing: _Outgoing,
+        asked: Asked,
     ) -> _Reply:
         """The next batches of a request that are to travel together, as many as the limiter lets through, but at least one."""
         rows = request.batch_size * request.view.rows
@@ -112,29 +121,31 @@ class SampleService:
                 return table.try_prepare(request, ticket)
             return table.try_prepare_group(request, incoming.seeds[done : done + most], incoming.betas[done : done + most], ticket)
 
-        def fill(prepared: DrawnSample, layout: Layout) -> _Reply:
-            header = _header(incoming.number, counts, prepared)
-            return _Reply(_fill(prepared, header, layout), prepared.batches, layout.payload_bytes)
+        def fill(prepared: DrawnSample, described: Described | None, layout: Layout) -> _Reply:
+            header = _header(incoming.number, counts, prepared) + asked.answer(described, prepared.first_step)
+            message = _fill(prepared, described, header, layout)
+            return _Reply(message, prepared.batches, layout.payload_bytes, None if described is None else prepared)
 
         def prepare_and_fill(ticket: Ticket | None) -> _Reply | None:
             prepared = prepare(ticket)
-            return None if prepared is None else fill(prepared, self._layout(prepared, request))
+            return None if prepared is None else fill(prepared, *self._layout(prepared, request, asked))
 
         async def attempt(ticket: Ticket | None) -> _Reply | None:
             if long:
-                return await in_thread(self._copying, lambda: prepare_and_fill(ticket))
+                return await in_thread(self._copying, lambda: prepare_and_fill(ticket), _close_lost)
             prepared = prepare(ticket)
             if prepared is None:
                 return None
-            layout = self._layout(prepared, request)
+            described, layout = self._layout(prepared, request, asked)
             if layout.payload_bytes <= self._options.inline_bytes * prepared.batches:
-                return fill(prepared, layout)
+                return fill(prepared, described, layout)
 
-            def never_began(future: Future[_Reply]) -> None:
+            def lost(future: Future[_Reply]) -> None:
                 if future.cancelled():
                     prepared.close()
+                _close_lost(future)
 
-            return await in_thread(self._copying, lambda: fill(prepared, layout), never_began)
+            return await in_thread(self._copying, lambda: fill(prepared, described, layout), lost)
 
         def why() -> str:
             return table.why_blocked("sample", request.batch_size, request)
@@ -149,15 +160,16 @@ class SampleService:
         sizes.note(incoming.query, reply.payload_bytes // reply.batches)
         return reply
 
-    def _layout(self, prepared: DrawnSample, request: SampleRequest) -> Layout:
+    def _layout(self, prepared: DrawnSample, request: SampleRequest, asked: Asked) -> tuple[Described | None, Layout]:
         """Where the arrays of what was drawn go in a message; lets the rows go when they do not fit one."""
         try:
-            layout = plan(prepared.fields)  # from the cache, but for the first batch of its kind
+            described = asked.describe(prepared.gathered)
+            layout = plan(prepared.fields if described is None else described.fields)  # from the cache, but for the first of its kind
             check_reply_size(layout.payload_bytes, self._options.max_message_bytes - _OVERHEAD_BYTES, request.batch_size)
         except BaseException:
             prepared.close()
             raise
-        return layout
+        return described, layout
 
     async def _update(self, table: Table, updates: Updates) -> UpdateCounts:
         if len(updates.step_ids) > self._options.inline_items:
@@ -176,6 +188,8 @@ class _Reply(NamedTuple):
     message: bytes
     batches: int
     payload_bytes: int = 0
+    kept: DrawnSample | None = None
+    """What its client is to gather itself."""
 
 
 class _Sizes:
@@ -230,11 +244,26 @@ def _seen(leaving: asyncio.Future[None]) -> None:
         leaving.exception()
 
 
-def _fill(prepared: PreparedSample, header: bytes, layout: Layout) -> bytes:
+def _fill(prepared: PreparedSample, described: Described | None, header: bytes, layout: Layout) -> bytes:
+    """The message; closes what was prepared, unless it is only described."""
+    if described is None:
+        try:
+            return fill_message(header, layout, prepared.fill)
+        finally:
+            prepared.close()
     try:
-        return fill_message(header, layout, prepared.fill)
-    finally:
+        return fill_message(header, layout, described.fill)
+    except BaseException:
         prepared.close()
+        raise
+
+
+def _close_lost(future: Future[Any]) -> None:
+    """Lets go of what was drawn for somebody who has left."""
+    if not future.cancelled() and future.exception() is None:
+        reply = future.result()
+        if reply is not None and reply.kept is not None:
+            reply.kept.close()
 
 
 def _counts(counts: UpdateCounts) -> Any:

@@ -18,6 +18,7 @@ from replaystore.errors import InvalidArgument
 from replaystore.server.address import check_exposure, claim_socket_path, join_address, parse_address
 from replaystore.server.append import AppendService
 from replaystore.server.control import ControlService
+from replaystore.server.local import Lending
 from replaystore.server.options import ServerOptions
 from replaystore.server.parameters import ParameterService
 from replaystore.server.sample import SampleService
@@ -43,6 +44,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._server: Any = None
         self._parameters: ParameterService | None = None
+        self._lending: Lending | None = None
         self._socket_path: str | None = None
         self.addresses: tuple[str, ...] = ()
         """As clients type them; the real port where 0 was asked for."""
@@ -97,7 +99,8 @@ class Server:
             max_message_bytes=options.max_message_bytes,
         )
         append = AppendService(store, options, self.instance, self._copying, self._disk)
-        sample = SampleService(store, options, self._copying)
+        self._lending = Lending(store, enabled=options.local, longest_s=options.local_keep_s)
+        sample = SampleService(store, options, self._copying, self._lending)
         control = ControlService(store, options, info, self._disk)
         parameters = self._parameters = ParameterService(store, options, self._disk)
         simple: dict[str, tuple[Any, Callable[[Any], Awaitable[Any]]]] = {
@@ -136,6 +139,8 @@ class Server:
         await self._server.stop(self._options.grace_s)
         if self._parameters is not None:
             self._parameters.close()
+        if self._lending is not None:
+            self._lending.close()
         self._copying.shutdown()
         self._disk.shutdown(wait=False, cancel_futures=True)
         if self._socket_path is not None and os.path.exists(self._socket_path):

@@ -36,6 +36,11 @@ class Call:
         self._writes: set[asyncio.Future[None]] = set()
         self._writing = self._interrupted = False
 
+    @property
+    def peer(self) -> str:
+        """Who calls, as gRPC says it: ``ipv4:127.0.0.1:50000``, ``unix:…``."""
+        return str(self._context.peer())
+
     async def read(self) -> Any:
         """The next message, or grpc.aio.EOF."""
         return await self._context.read()

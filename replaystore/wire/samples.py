@@ -73,6 +73,8 @@ class IncomingSample:
     betas: tuple[float, ...] = (0.0,)
     query: bytes = b""
     """As it came: what is known of batches can be kept by it."""
+    header: Any = None
+    """The SampleHeader, for what it says of the local path."""
 
     @property
     def batches(self) -> int:
@@ -174,8 +176,12 @@ def encode_sample_request(
     as_of: int | None = None,
     betas: Sequence[float] = (),
     seeds: Sequence[int] = (),
+    local: bytes = b"",
 ) -> bytes:
-    """A SampleRequest message; with several `betas` it asks for so many batches, each with its own of `seeds`, or none with one."""
+    """A SampleRequest message; with several `betas` it asks for so many batches, each with its own of `seeds`, or none with one.
+
+    `local` is the part of the header that is about the local path, encoded.
+    """
     header = pb.SampleHeader(request=number, beta=beta, timeout_s=timeout_s, notice_s=notice_s, seed=seed, as_of=check_as_of(as_of) or 0)
     if len(betas) > 1:
         header.batches = len(betas)
@@ -186,7 +192,7 @@ def encode_sample_request(
         header.update_selector = updates.selector
     if step_ids is not None:
         arrays["at/step_ids"] = step_ids
-    return encode_arrays(header.SerializeToString(), arrays, query)
+    return encode_arrays(header.SerializeToString() + local, arrays, query)
 
 
 def decode_sample_request(message: bytes) -> IncomingSample:
@@ -212,7 +218,18 @@ def decode_sample_request(message: bytes) -> IncomingSample:
         updates = _updates(arrays, header.update_selector if header.HasField("update_selector") else None)
     as_of = check_as_of(header.as_of or None)
     return IncomingSample(
-        header.request, table, request, header.timeout_s, header.notice_s, updates, step_ids, as_of, seeds, betas, parts.query
+        header.request,
+        table,
+        request,
+        header.timeout_s,
+        header.notice_s,
+        updates,
+        step_ids,
+        as_of,
+        seeds,
+        betas,
+        parts.query,
+        header,
     )
 
 

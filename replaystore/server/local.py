@@ -1,0 +1,344 @@
+"""The server's side of the local path: offers of tables, batches described instead of gathered and kept while clients gather them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.core.runs import find_runs
+from replaystore.errors import ReplayStoreError
+from replaystore.mapping.boot import boot_id
+from replaystore.sampling import Field
+from replaystore.server.address import is_loopback
+from replaystore.storage import calls
+from replaystore.storage.files import storage_errors
+from replaystore.storage.layout import PRIVATE_FOLDER
+from replaystore.v1 import data_pb2 as pb
+from replaystore.wire.local import MAX_NONCE_BYTES, FileColumn, RecipeField, add_columns, encode_recipe
+
+if TYPE_CHECKING:
+    from replaystore.engine.table import Table
+    from replaystore.engine.views.gathering import GatheredSample, Patch
+    from replaystore.store import Store
+
+Array = npt.NDArray[Any]
+Ids = npt.NDArray[np.int64]
+
+TOKEN_FILE = "local"
+"""In the store's private folder."""
+
+MAX_KEPT = 4096
+"""Replies of one stream whose rows are kept. A client asks for fewer."""
+
+_FEWEST_IDS = 1024
+_IDS_PER_RUN = 8
+"""Runs are sent where there are no more than one for so many ids."""
+
+_GONE = bytes(pb.SampleReplyHeader(local_gone=True).SerializeToString())
+
+_SAME_RUNS = 64
+"""Numbers of runs are rounded up to multiples, so that few layouts differ."""
+
+
+class Closing(Protocol):
+    """What is kept."""
+
+    def close(self) -> None:
+        """Lets go of it."""
+
+
+class Lending:
+    """Which tables of a store clients on this machine may map, and under which keys."""
+
+    def __init__(self, store: Store, *, enabled: bool, longest_s: float) -> None:
+        """Nothing is written before the first offer.
+
+        Args:
+            store: what is served.
+            enabled: False offers nothing.
+            longest_s: how long at most the files of a batch are kept for a client that has not gathered it.
+        """
+        self._store, self._enabled, self.longest_s = store, enabled, longest_s
+        self._boot = boot_id()
+        self._token: bytes | None = None
+        self._tables: WeakKeyDictionary[Table, _Lent] = WeakKeyDictionary()
+
+    def offer(self, table: Table, nonce: bytes, peer: str) -> Any:
+        """A LocalOffer of a table's files to a client at `peer`, or one that says why not."""
+        refused = self._refuses(table, nonce, peer)
+        if refused is None:
+            try:
+                return self._offer(table, nonce)
+            except (OSError, ReplayStoreError) as error:
+                refused = f"the server cannot offer the files: {error}"
+        return pb.LocalOffer(refused=refused)
+
+    def _refuses(self, table: Table, nonce: bytes, peer: str) -> str | None:
+        if not self._enabled:
+            return "the server was told not to offer its files"
+        if not _is_near(peer):
+            return "the client is not on the server's machine as far as its address tells"
+        if self._boot is None:
+            return "the server's machine has no boot id, so nothing proves that the client is on it"
+        if table.mode != "rw":
+            return "the store is open for reading only: what it serves is not what its files have"
+        return f"{len(nonce)} bytes are too long a nonce" if len(nonce) > MAX_NONCE_BYTES else None
+
+    def _offer(self, table: Table, nonce: bytes) -> Any:
+        store = self._store.path.resolve()
+        token, status = self._prove(store / PRIVATE_FOLDER / TOKEN_FILE)
+        folder = os.stat(store / table.name, follow_symlinks=False)
+        lent = self._of(table)
+        offer = pb.LocalOffer(
+            key=lent.key,
+            boot_id=self._boot,
+            store=str(store),
+            token=f"{PRIVATE_FOLDER}/{TOKEN_FILE}",
+            token_device=status.st_dev,
+            token_inode=status.st_ino,
+            proof=hashlib.sha256(nonce + token).digest(),
+            table_device=folder.st_dev,
+            table_inode=folder.st_ino,
+        )
+        layouts = (layout for layout, _, _ in table.mapped_columns())
+        add_columns(offer, (FileColumn(layout.path, layout.dtype, layout.shape, layout.rows_per_chunk) for layout in layouts))
+        return offer
+
+    def _prove(self, path: Path) -> tuple[bytes, os.stat_result]:
+        """What is in the token's file, which is made anew when it is not this run's."""
+        with storage_errors(path, "writing"):
+            if self._token is None:
+                token = secrets.token_bytes(32)
+                calls.unlink(path)
+                fd = calls.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+                try:
+                    calls.pwrite_all(fd, memoryview(token), 0)
+                finally:
+                    os.close(fd)
+                self._token = token
+            return self._token, os.stat(path, follow_symlinks=False)
+
+    def _of(self, table: Table) -> _Lent:
+        lent = self._tables.get(table)
+        if lent is None:
+            lent = self._tables[table] = _Lent(table)
+        return lent
+
+    def lent(self, table: Table, key: int) -> _Lent | None:
+        """The table as it was offered under `key`; None when it was not."""
+        lent = self._tables.get(table)
+        return lent if lent is not None and lent.key == key else None
+
+    def close(self) -> None:
+        """Takes the token away."""
+        if self._token is not None:
+            self._token = None
+            calls.unlink(self._store.path / PRIVATE_FOLDER / TOKEN_FILE)
+
+
+def _is_near(peer: str) -> bool:
+    kind, _, rest = peer.partition(":")
+    if kind == "unix":
+        return True
+    host = rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]")
+    return kind in ("ipv4", "ipv6") and is_loopback(host)
+
+
+class _Lent:
+    """One table that was offered."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self.key = secrets.randbits(63) | 1
+        self._arrays: dict[int, tuple[str, Array, int]] = {}
+
+    def describe(self, gathered: GatheredSample) -> Described | None:
+        """How a client gathers it; None when the columns have just moved, and it is to be gathered here."""
+        takes = gathered.takes
+        if any(id(take.source) not in self._arrays for take in takes.values()):
+            # held here, so that no other array gets their ids
+            self._arrays = {id(array): (layout.path, array, origin) for layout, array, origin in self._table.mapped_columns()}
+        places = [self._arrays.get(id(take.source)) for take in takes.values()]
+        if None in places:
+            return None
+        described = Described(gathered)
+        for (name, take), place in zip(takes.items(), places, strict=True):
+            assert place is not None
+            described.add(name, place[0], place[2], take)
+        return described
+
+
+class Described:
+    """A batch as small arrays and a recipe."""
+
+    def __init__(self, gathered: GatheredSample) -> None:
+        self._arrays: dict[str, Array] = {}
+        self._fields: list[RecipeField] = []
+        self._rows: dict[int, tuple[str, tuple[int, ...] | None]] = {}
+        self._blanks: dict[int, str] = {}
+        self._patches = 0
+        for name, array in gathered.small.items():
+            if name == "info/row_ids":
+                self._add_ids(name, array)
+            else:
+                self._arrays[name] = array
+
+    def _add_ids(self, name: str, ids: Ids) -> None:
+        """A field of ids: shorter as runs, where it has them."""
+        runs = _runs(ids, 0)
+        if runs is None:
+            self._arrays[name] = ids
+        else:
+            self._arrays[f"rows/{name}"] = runs
+            self._fields.append(RecipeField(name, "", f"rows/{name}", ids.shape))
+
+    def add(self, name: str, column: str, origin: int, take: Any) -> None:
+        """A field that is gathered from `column`, whose first row mapped is `origin`."""
+        key = id(take.at)  # columns of one table have one origin
+        if key not in self._rows:
+            self._rows[key] = self._ids(take.at, origin)
+        rows, shape = self._rows[key]
+        blank = "" if take.blank is None else self._blank(take.blank)
+        patch = "" if take.patch is None else self._patch(take.patch, take.at, take.source.shape[1:])
+        self._fields.append(RecipeField(name, column, rows, shape, blank, patch))
+
+    def _ids(self, at: Ids, origin: int) -> tuple[str, tuple[int, ...] | None]:
+        name = f"rows/{len(self._rows)}"
+        runs = _runs(at, origin)
+        if runs is not None:
+            self._arrays[name] = runs
+            return name, at.shape
+        self._arrays[name] = at + origin
+        return name, None
+
+    def _blank(self, blank: npt.NDArray[np.bool_]) -> str:
+        name = self._blanks.get(id(blank))
+        if name is None:
+            name = self._blanks[id(blank)] = f"blank/{len(self._blanks)}"
+            self._arrays[name] = blank
+        return name
+
+    def _patch(self, patch: Patch, at: Ids, row: tuple[int, ...]) -> str:
+        number = str(self._patches)
+        self._patches += 1
+        places = np.arange(at.size).reshape(at.shape)[patch.places]
+        values = np.broadcast_to(patch.source[patch.at], (*places.shape, *row))
+        self._arrays[f"places/{number}"] = places.reshape(-1)
+        self._arrays[f"values/{number}"] = values.reshape(-1, *row)
+        return number
+
+    @property
+    def recipe(self) -> bytes:
+        """A LocalRecipe, encoded."""
+        return encode_recipe(tuple(self._fields))
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The arrays of the message."""
+        return tuple(Field(name, array.dtype, array.shape) for name, array in self._arrays.items())
+
+    def fill(self, out: Mapping[str, Array]) -> None:
+        """Writes them."""
+        for name, array in self._arrays.items():
+            out[name][...] = array
+
+
+def _runs(rows: Ids, origin: int) -> Ids | None:
+    """Rows as runs, ``(runs, 2)``, where that is much shorter."""
+    if rows.size < _FEWEST_IDS:
+        return None
+    most = rows.size // _IDS_PER_RUN
+    runs = np.empty((most + _SAME_RUNS, 2), np.int64)
+    found = find_runs(rows.reshape(-1), origin, runs[:most])
+    if found < 0:
+        return None
+    padded = -(-found // _SAME_RUNS) * _SAME_RUNS
+    runs[found:padded] = runs[0, 0], 0
+    return runs[:padded]
+
+
+class Asked:
+    """What one request wants to hear of the local path."""
+
+    __slots__ = ("_lent", "_said")
+
+    def __init__(self, lent: _Lent | None, said: bytes) -> None:
+        self._lent, self._said = lent, said
+
+    def describe(self, gathered: GatheredSample) -> Described | None:
+        """For a client that gathers itself."""
+        return None if self._lent is None else self._lent.describe(gathered)
+
+    def answer(self, described: Described | None, first_step: int) -> bytes:
+        """The part of the reply's header, encoded."""
+        if described is None:
+            return self._said
+        return self._said + bytes(pb.SampleReplyHeader(recipe=described.recipe, first_step=first_step).SerializeToString())
+
+
+_NOTHING = Asked(None, b"")
+
+
+class Borrowing:
+    """One stream's part: what it has asked for, and batches that its client may still be gathering. For the event loop's thread."""
+
+    def __init__(self, lending: Lending, peer: str) -> None:
+        self._lending, self._peer = lending, peer
+        self._kept: deque[tuple[int, float, Closing]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def asked(self, table: Table, header: Any, *, first: bool) -> Asked:
+        """What a SampleHeader says. `first`: no part of its request has been answered yet."""
+        if header.local:
+            self._gathered(header.gathered)
+            lent = self._lending.lent(table, header.local)
+            return Asked(lent, b"" if lent is not None else _GONE)
+        if not header.local_nonce or not first:
+            return _NOTHING
+        offer = self._lending.offer(table, header.local_nonce, self._peer)
+        return Asked(None, bytes(pb.SampleReplyHeader(local_offer=offer).SerializeToString()))
+
+    def keep(self, header: Any, batch: Closing) -> None:
+        """Keeps what a request was answered with until it is gathered, its stream ends or some time has passed."""
+        loop = asyncio.get_running_loop()
+        longest = self._lending.longest_s
+        seconds = min(header.keep_s, longest) if header.keep_s > 0 else longest  # NaN is no number > 0
+        self._kept.append((header.request, loop.time() + seconds, batch))
+        if len(self._kept) > MAX_KEPT:
+            self._kept.popleft()[2].close()
+        if self._timer is None:
+            self._timer = loop.call_later(seconds, self._expire)
+
+    def _gathered(self, number: int) -> None:
+        while self._kept and self._kept[0][0] <= number:
+            self._kept.popleft()[2].close()
+
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        now = loop.time()
+        while self._kept and self._kept[0][1] <= now:
+            self._kept.popleft()[2].close()
+        if self._kept:
+            self._timer = loop.call_later(self._kept[0][1] - now, self._expire)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._kept:
+            self._kept.popleft()[2].close()
