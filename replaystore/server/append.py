@@ -177,7 +177,10 @@ class _Stream:
         """Tells the writer when what it wrote has become durable, so that it may forget it."""
         while True:
             await self._moved.wait()
+            acknowledged = self._next_step
             await asyncio.sleep(self._options.durable_poll_s)
+            if self._next_step != acknowledged:
+                continue  # acknowledgements say it too
             durable = self._table.durable_step
             if durable > self._told_durable:
                 await self._tell_durable(durable)

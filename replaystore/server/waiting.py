@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,15 +26,18 @@ def bounded_wait(name: str, asked_s: float, longest_s: float) -> float:
 
 
 class Waker:
-    """An asyncio event that any thread may set."""
+    """An asyncio event that any thread may set. Set by the loop's own, it costs no system call, and whoever waits is next to run."""
 
-    __slots__ = ("_event", "_loop")
+    __slots__ = ("_event", "_loop", "_thread")
 
     def __init__(self) -> None:
-        self._loop, self._event = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._event, self._thread = asyncio.get_running_loop(), asyncio.Event(), threading.get_ident()
 
     def wake(self) -> None:
         """Ends the current or next wait. Does nothing when the loop is gone."""
+        if threading.get_ident() == self._thread:
+            self._event.set()
+            return
         try:
             self._loop.call_soon_threadsafe(self._event.set)
         except RuntimeError:
