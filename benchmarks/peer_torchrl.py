@@ -57,7 +57,7 @@ def frames_in_blocks(data: dict[str, Any]) -> Iterator[TensorDict]:
 
 def measured(workload: str, size: int, blocks: Any, seconds: float, missing: dict[str, str]) -> Figures:
     """Figures of one workload; `blocks()` are TensorDicts of its steps. What cannot be had goes into `missing`."""
-    made = torch.from_numpy(errors())
+    made = torch.from_numpy(errors()).float()
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         found: Figures = []
         if workload != "W3":
