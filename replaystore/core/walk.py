@@ -63,6 +63,22 @@ def _forward(
 
 
 @kernel
+def _transitions(
+    successor: Any, kind: Any, terminated: Any, truncated: Any, versions: Any, origin: int, stop: int,
+    anchors: Any, limits: Any, powers: Any, path: Any, taken: Any, numbers: Any, flags: Any, discount: Any,
+) -> None:  # fmt: skip
+    _forward(successor, kind, terminated, origin, stop, anchors, limits, path, taken, numbers[0])
+    longest = path.shape[1] - 1
+    for item in range(anchors.shape[0]):
+        here, following, last = anchors[item] - origin, numbers[0, item] - origin, path[item, longest] - origin
+        numbers[1, item], numbers[2, item], numbers[3, item] = here, following, versions[here]
+        ended = terminated[last]
+        flags[0, item] = ended
+        flags[1, item] = truncated[last] or (kind[following] == 1 and truncated[following])
+        discount[item] = 0.0 if ended else powers[taken[item]]
+
+
+@kernel
 def _backward(previous: Any, removed: Any, origin: int, first: int, ids: Any, window: Any) -> None:
     length = window.shape[1]
     known = removed.shape[0] > 0
@@ -110,6 +126,57 @@ def forward(links: Links, anchors: Ids, limits: Ids, longest: int) -> tuple[Ids,
     path, taken, end = np.empty((n, longest), np.int64), np.empty(n, np.int32), np.empty(n, np.int64)
     _forward(links.successor, links.kind, links.terminated, links.origin, links.stop, anchors, limits, path, taken, end)
     return path, taken, end
+
+
+class Transitions(NamedTuple):
+    """The rows of n-step transitions, and what is known of them."""
+
+    path: Ids
+    """``(n, longest)`` the steps taken, the last one repeated."""
+    taken: Counts
+    """``(n,)`` how many, at least 1."""
+    end: Ids
+    """``(n,)`` the row after the last step."""
+    here: Ids
+    """``(n,)`` index of the anchor in the columns."""
+    following: Ids
+    """``(n,)`` index of `end`."""
+    versions: Ids
+    """``(n,)`` the anchors' policy versions."""
+    terminated: npt.NDArray[np.bool_]
+    """``(n,)`` of the last step taken."""
+    truncated: npt.NDArray[np.bool_]
+    """``(n,)`` the same; an interrupted episode says so in its closing row only."""
+    discount: npt.NDArray[np.float32]
+    """``(n,)`` ``powers[taken]``, 0 where terminated."""
+
+
+def transitions(
+    links: Links,
+    truncated: npt.NDArray[np.bool_],
+    versions: Ids,
+    anchors: Ids,
+    limits: Ids,
+    longest: int,
+    powers: npt.NDArray[np.float64],
+) -> Transitions:
+    """The same with all that is small of each transition, in one go.
+
+    Args:
+        links: the rows.
+        truncated: mapped column.
+        versions: mapped column, policy versions.
+        anchors, limits, longest: see `forward`.
+        powers: of the discount, ``(longest + 1,)``.
+    """
+    n = len(anchors)
+    path, taken = np.empty((n, longest), np.int64), np.empty(n, np.int32)
+    numbers, flags, discount = np.empty((4, n), np.int64), np.empty((2, n), np.bool_), np.empty(n, np.float32)
+    _transitions(
+        links.successor, links.kind, links.terminated, truncated, versions, links.origin, links.stop,
+        anchors, limits, powers, path, taken, numbers, flags, discount,
+    )  # fmt: skip
+    return Transitions(path, taken, *numbers, *flags, discount)
 
 
 def backward(links: Links, ids: Ids, length: int) -> Ids:

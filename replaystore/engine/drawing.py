@@ -17,10 +17,10 @@ from replaystore.engine.pins import Pins
 from replaystore.engine.rows import Rows
 from replaystore.engine.selection.exactly import check_anchors
 from replaystore.engine.selection.explaining import why_nothing
+from replaystore.engine.selection.masses import ones
 from replaystore.engine.selectors import Choice, Selectors
-from replaystore.engine.views import check as check_view
-from replaystore.engine.views import prepare
-from replaystore.engine.views.gathering import GatheredSample
+from replaystore.engine.views import plan, prepare
+from replaystore.engine.views.gathering import GatheredSample, Plan
 from replaystore.errors import InvalidArgument
 from replaystore.sampling import Field, SampleRequest, check_as_of, derive_seed, ids_of
 from replaystore.schema.columns import Column
@@ -33,6 +33,10 @@ Betas = Sequence[float]
 
 VIEW_STREAM = 1 << 32
 """Index under which `derive_seed` gives the seed of a view's own choices: no batch of a sampler has it."""
+
+
+MOST_PLANS = 256
+"""Kinds of requests remembered per table: clients may ask for any."""
 
 
 class DrawnSample:
@@ -69,6 +73,7 @@ class Drawing:
         self.counted: Callable[[Rows, Ids, npt.NDArray[np.uint32]], None] | None = None
         """Called with every batch drawn: the rows as they were, the ids, and how often each was drawn by now."""
         self._now = 0.0
+        self._plans: dict[Any, Plan] = {}
 
     def facts(self) -> Facts:
         """What conditions are measured by, at this moment."""
@@ -87,7 +92,17 @@ class Drawing:
     def check(self, request: SampleRequest) -> None:
         """InvalidArgument for a selector or columns that the table does not have; needs no lock."""
         self._choice(request)
-        check_view(self._columns, request)
+        self._plan(request)
+
+    def _plan(self, request: SampleRequest) -> Plan:
+        key = request.view, request.columns
+        found = self._plans.get(key)
+        if found is None:
+            found = plan(self._columns, request.view, request.columns)
+            if len(self._plans) >= MOST_PLANS:
+                self._plans = {}
+            self._plans[key] = found
+        return found
 
     def _choice(self, request: SampleRequest) -> Choice:
         return self._selectors.choose(request.selector, request.where, request.view.anchors)
@@ -105,7 +120,8 @@ class Drawing:
         if not anchors:
             return None
         choice, n = self._choice(request), request.batch_size
-        drawn: list[dict[str, Array]] = []
+        drawn: list[tuple[Ids, Array]] = []
+        weights: list[Array] = []
         for seed, beta in zip(seeds, betas, strict=True):
             chooser = self._selectors.ready(choice, rows, self.facts)
             if chooser.lacks(anchors, n):
@@ -114,22 +130,22 @@ class Drawing:
             mass = chooser.mass(anchors)
             rng = self._files.state.rng if seed is None else seed_state(seed)
             least = chooser.least(rows, anchors, n) if request.normalise == "table" and beta and not chooser.even else None
-            ids, probabilities = self._selectors.draw(choice, chooser, rows, anchors, rng, n)
-            drawn.append(
-                {
-                    "probabilities": probabilities,
-                    "priorities": chooser.priorities(rows, ids),
-                    "weights": np.ones(n, np.float32) if chooser.even else importance_weights(probabilities, beta, least),
-                    "times_sampled": count_draws(rows.array("replay/times_sampled"), rows.origin, ids),
-                    "step_ids": ids,
-                }
-            )
-        info = drawn[0] if len(drawn) == 1 else {name: np.concatenate([one[name] for one in drawn]) for name in drawn[0]}
-        info["ages"] = rows.stop - info["step_ids"]
+            drawn.append(self._selectors.draw(choice, chooser, rows, anchors, rng, n))
+            if not chooser.even:
+                weights.append(importance_weights(drawn[-1][1], beta, least))
+        ids, probabilities = drawn[0] if len(drawn) == 1 else (np.concatenate(part) for part in zip(*drawn, strict=True))
+        info: dict[str, Array] = {
+            "probabilities": probabilities,
+            "priorities": chooser.priorities(rows, ids),
+            "weights": ones(len(ids)) if not weights else weights[0] if len(weights) == 1 else np.concatenate(weights),
+            "times_sampled": count_draws(rows.array("replay/times_sampled"), rows.origin, ids, n),
+            "step_ids": ids,
+            "ages": rows.stop - ids,
+        }
         rng = self._files.state.rng if seeds[0] is None else seed_state(derive_seed(seeds[0], VIEW_STREAM))
-        gathered = self._expand(request, rows, info["step_ids"], info, rng)
+        gathered = self._expand(request, rows, ids, info, rng)
         if self.counted is not None:
-            self.counted(rows, info["step_ids"], info["times_sampled"])
+            self.counted(rows, ids, info["times_sampled"])
         return DrawnSample(gathered, candidates, mass, rows, len(drawn))
 
     def prepare_at(self, request: SampleRequest, rows: Rows, wanted: Any, as_of: int | None) -> DrawnSample:
@@ -155,7 +171,7 @@ class Drawing:
         info: dict[str, Array] = {
             "probabilities": np.zeros(len(step_ids)),
             "priorities": self._selectors.priorities(self._choice(request).selector, rows, step_ids),
-            "weights": np.ones(len(step_ids), np.float32),
+            "weights": ones(len(step_ids)),
             "times_sampled": rows.array("replay/times_sampled")[step_ids - rows.origin],
             "step_ids": step_ids,
             "ages": rows.stop - step_ids,
@@ -166,7 +182,7 @@ class Drawing:
     def _expand(self, request: SampleRequest, rows: Rows, ids: Ids, info: dict[str, Array], rng: Array) -> GatheredSample:
         token = self._pins.acquire()
         try:
-            return prepare(rows, self._columns, request, ids, info, rng, lambda: self._pins.release(token))
+            return prepare(rows, self._plan(request), request.view, ids, info, rng, lambda: self._pins.release(token))
         except BaseException:
             self._pins.release(token)
             raise
@@ -185,6 +201,6 @@ class Drawing:
 def importance_weights(probabilities: Array, beta: float, least: float | None) -> npt.NDArray[np.float32]:
     """(1 / (N · P)) ** beta, divided by the batch's largest, or by that of probability `least` (Schaul et al. 2016, section 3.4)."""
     if beta == 0:
-        return np.ones(len(probabilities), np.float32)
+        return ones(len(probabilities))
     weights: Array = ((probabilities.min() if least is None else least) / probabilities) ** beta
     return weights.astype(np.float32)

@@ -20,13 +20,14 @@ class Limiting:
         self.asked = 1
         """Items that the sampler wanted which was held back last."""
         self._starving: Ticket | None = None
+        self._checked = 0
 
     def change(self, config: RateLimiter) -> None:
         """A new limiter counts from now on, as if what is there had just been inserted: what was sampled under another does not bind it."""
         state = self._files.state
         state["limiter_inserted"] = state["inserted_steps"] - min(self._population.steps, config.min_size_to_sample)
         state["limiter_sampled"] = state["sampled_items"]
-        self._limiter, self._least = Limiter(config), config.min_size_to_sample
+        self._limiter, self._least, self._checked = Limiter(config), config.min_size_to_sample, 0
 
     def _counted(self) -> tuple[int, int, int, int]:
         """Steps inserted, items sampled, both since the limiter was set; steps and anchors kept."""
@@ -53,7 +54,9 @@ class Limiting:
 
     def check_sample(self, n: int) -> None:
         """See `Limiter.check_sample`."""
-        self._limiter.check_sample(n)
+        if n != self._checked:
+            self._limiter.check_sample(n)
+            self._checked = n
 
     def may_insert(self) -> bool:
         """Whether a block may come in."""

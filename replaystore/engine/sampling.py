@@ -54,8 +54,7 @@ class Sampling:
 
     def _filled(self, prepared: DrawnSample, request: SampleRequest) -> Batch:
         try:
-            out = {field.name: self._buffers.take(field.shape, field.dtype) for field in prepared.fields}
-            prepared.fill(out)
+            out = prepared.gathered.arrays(self._buffers.take)
         finally:
             prepared.close()
         return Batch(out, request.view, prepared.candidates, prepared.mass, prepared.next_step)

@@ -28,6 +28,9 @@ Ids = npt.NDArray[np.int64]
 MOST_INDEXES = 8
 """Indexes for filters, and for selectors that requests bring along, kept per table; the one not used for longest goes."""
 
+MOST_CHOICES = 256
+"""What requests mean is remembered for so many kinds of them: clients may ask for any."""
+
 ANY = AnchorRule()
 
 _Whole: TypeAlias = AllAlike | InOrder | ByRecency
@@ -64,16 +67,25 @@ class Selectors:
                 self._kept[name] = KeptPriorities(place, name, selector, state, rows, mend=mend)
         self._whole: OrderedDict[FreeSelector, _Whole] = OrderedDict()
         self._filtered: OrderedDict[Choice, Filtered] = OrderedDict()
+        self._choices: dict[Any, Choice] = {}
 
     # -- which
 
     def choose(self, wanted: str | FreeSelector | None, where: Filter | None = None, rule: AnchorRule = ANY) -> Choice:
-        """What a request means; InvalidArgument when there is no such selector."""
-        if wanted is not None and not isinstance(wanted, str):
-            return Choice(wanted, where, rule)
-        name = self._named(wanted)
-        selector = self._configured[name]
-        return Choice(name if name in self._kept else selector, where, rule)  # type: ignore[arg-type]
+        """What a request means; InvalidArgument when there is no such selector. Needs no lock."""
+        choices = self._choices  # `change` begins another after the configuration is: what was meant before it is not kept
+        found = choices.get((wanted, where, rule))
+        if found is None:
+            if wanted is not None and not isinstance(wanted, str):
+                found = Choice(wanted, where, rule)
+            else:
+                name = self._named(wanted)
+                selector = self._configured[name]
+                found = Choice(name if name in self._kept else selector, where, rule)  # type: ignore[arg-type]
+            if len(choices) >= MOST_CHOICES:
+                choices.clear()
+            choices[wanted, where, rule] = found
+        return found
 
     def choose_prioritized(self, wanted: str | None) -> str:
         """The name that a priority update means."""
@@ -140,7 +152,7 @@ class Selectors:
                 if kept.index.refills != passes or (isinstance(chooser, Filtered) and chooser.refilled):
                     filtered.forget()
                 else:
-                    filtered.revalue(ids)
+                    filtered.revalue(ids.copy())  # a batch's own array is its owner's to change
         return ids, probabilities
 
     def priorities(self, name: str | FreeSelector, rows: Rows, ids: Ids) -> npt.NDArray[np.float32]:
@@ -208,6 +220,7 @@ class Selectors:
             if isinstance(kept, KeptPriorities) and after != kept.selector:
                 self._kept[name] = kept.altered(name, after, self._state, rows)
         self._configured = dict(configured)
+        self._choices = {}
         self._whole.clear()
         self._filtered.clear()
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from replaystore.core.indexes import NewestAnchors, OldestAnchors, RecencyIndex, UniformIndex
 from replaystore.engine.rows import Rows
+from replaystore.engine.selection.masses import ones
 from replaystore.schema.selectors import Fifo, FreeSelector, Lifo, Recency
 
 Array = npt.NDArray[Any]
@@ -44,7 +45,7 @@ class _Whole:
 
     def priorities(self, rows: Rows, ids: Ids) -> npt.NDArray[np.float32]:
         """All 1."""
-        return np.ones(len(ids), np.float32)
+        return ones(len(ids))
 
     def least(self, rows: Rows, anchors: int, n: int) -> float:
         """The smallest probability that any anchor has."""
@@ -57,7 +58,9 @@ class AllAlike(_Whole):
     def draw(self, rows: Rows, anchors: int, rng: Array, n: int) -> tuple[Ids, Probabilities]:
         """`n` anchors and the probability of each."""
         ids = UniformIndex.draw(rows.array(SUCCESSOR), rows.origin, rows.first, rows.stop, anchors, rng, n)
-        return ids, np.full(n, 1.0 / anchors)
+        probabilities = np.empty(n)
+        probabilities.fill(1.0 / anchors)
+        return ids, probabilities
 
 
 class InOrder(_Whole):

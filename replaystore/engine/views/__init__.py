@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,19 +10,21 @@ import numpy.typing as npt
 
 from replaystore.engine.rows import Rows
 from replaystore.engine.views import hindsight, stretches, transition
-from replaystore.engine.views.gathering import GatheredSample, choose_columns
+from replaystore.engine.views.gathering import GatheredSample, Plan, choose_columns
 from replaystore.errors import InvalidArgument
-from replaystore.sampling import SampleRequest
 from replaystore.schema.columns import Column
-from replaystore.schema.views import Hindsight, Sequence, Transition
+from replaystore.schema.views import Episode, Hindsight, Sequence, Transition, View
 
 Array = npt.NDArray[Any]
 
 
-def check(columns: Mapping[str, Column], request: SampleRequest) -> None:
-    """InvalidArgument when the table lacks what the request's view or its columns name; needs no lock."""
-    view = request.view
-    choose_columns(columns, request.columns, view.agent)
+def plan(columns: Mapping[str, Column], view: View, wanted: Iterable[str] | None) -> Plan:
+    """What a request for `view` and the columns `wanted` comes to, whatever is drawn.
+
+    Raises:
+        InvalidArgument: the table lacks what the view or the columns name.
+    """
+    chosen = choose_columns(columns, wanted, view.agent)
     named = choose_columns(columns, None, view.agent)
     if isinstance(view, Hindsight):
         hindsight.check(view, columns, named)
@@ -30,12 +32,13 @@ def check(columns: Mapping[str, Column], request: SampleRequest) -> None:
         for name in view.state_columns:
             if not any(column == name or column.startswith(f"{name}/") for column in named):
                 raise InvalidArgument(f"state_columns: there is no column {name!r}; the table has {', '.join(named)}")
+    return Plan(chosen, named, fixed=not isinstance(view, Episode))
 
 
 def prepare(
     rows: Rows,
-    columns: Mapping[str, Column],
-    request: SampleRequest,
+    plan: Plan,
+    view: View,
     ids: npt.NDArray[np.int64],
     info: dict[str, Array],
     rng: npt.NDArray[np.uint64],
@@ -45,8 +48,8 @@ def prepare(
 
     Args:
         rows: the table at this moment.
-        columns: the table's columns.
-        request: which view, which columns; it was checked.
+        plan: of the request.
+        view: its.
         ids: the anchors drawn, ``(n,)``.
         info: the fields that the draw itself gave, by name without ``info/``; the view adds its own.
         rng: random numbers for views that choose something per item, ``uint64[4]``, moves on.
@@ -55,14 +58,12 @@ def prepare(
     Raises:
         InvalidArgument: the items are made of more rows than a batch may have. Nothing was unpinned.
     """
-    view = request.view
-    names = choose_columns(columns, request.columns, view.agent)
+    names = plan.names
     if isinstance(view, Transition):
         walk = transition.Walk(rows, view, ids, rng)
         small, takes = transition.expand(rows, names, view, ids, walk, info)
     elif isinstance(view, Hindsight):
-        every = choose_columns(columns, None, view.agent)
-        small, takes = hindsight.expand(rows, every, names, view, ids, info, rng)
+        small, takes = hindsight.expand(rows, plan.every, names, view, ids, info, rng)
     else:
         small, takes = stretches.expand(rows, names, view, ids, info)
-    return GatheredSample(small, takes, close)
+    return GatheredSample(small, takes, close, plan)

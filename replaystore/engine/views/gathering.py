@@ -21,6 +21,9 @@ from replaystore.schema.columns import Column
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
 
+MOST_KNOWN = 64
+"""Numbers of items whose fields a plan remembers: clients may ask for any."""
+
 _NONE_REMOVED, _NO_ROWS = np.zeros(0, np.uint8), np.zeros(0, np.int64)
 
 
@@ -44,32 +47,73 @@ class Take(NamedTuple):
     patch: Patch | None = None
 
 
+class Plan:
+    """What of a request's batches is the same every time; see `replaystore.engine.views.plan`."""
+
+    __slots__ = ("every", "fixed", "known", "names")
+
+    def __init__(self, names: dict[str, str], every: dict[str, str], *, fixed: bool) -> None:
+        self.names, self.every = names, every
+        """Of the columns to be read, and of all: in the batch and in the table."""
+        self.fixed = fixed
+        """Whether the number of items says of which shape the fields are."""
+        self.known: dict[int, tuple[Field, ...]] = {}
+        """By number of items."""
+
+
 class GatheredSample:
     """A `PreparedSample`."""
 
-    __slots__ = ("_close", "fields", "small", "takes")
+    __slots__ = ("_close", "_plan", "small", "takes")
 
-    def __init__(self, small: Mapping[str, Array], takes: Mapping[str, Take], close: Callable[[], None]) -> None:
-        self.small, self.takes, self._close = small, takes, close
-        fields = [Field(name, take.source.dtype, (*take.at.shape, *take.source.shape[1:])) for name, take in takes.items()]
-        fields += [Field(name, array.dtype, array.shape) for name, array in small.items()]
-        self.fields = tuple(fields)
+    def __init__(self, small: Mapping[str, Array], takes: Mapping[str, Take], close: Callable[[], None], plan: Plan) -> None:
+        self.small, self.takes, self._close, self._plan = small, takes, close, plan
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The arrays of the batch; where their shapes do not differ from batch to batch, the same object again."""
+        if not self._plan.fixed:
+            return self._fields()
+        known, items = self._plan.known, len(self.small["info/step_ids"])
+        fields = known.get(items)
+        if fields is None:
+            if len(known) >= MOST_KNOWN:
+                known.clear()
+            fields = known[items] = self._fields()
+        return fields
+
+    def _fields(self) -> tuple[Field, ...]:
+        fields = [Field(name, take.source.dtype, (*take.at.shape, *take.source.shape[1:])) for name, take in self.takes.items()]
+        return (*fields, *(Field(name, array.dtype, array.shape) for name, array in self.small.items()))
 
     def fill(self, out: Mapping[str, Array]) -> None:
         """Gathers every field into ``out[field.name]``."""
         for name, take in self.takes.items():
-            # "clip" skips the bounds check that makes the default three times slower; every index is known to be inside
-            np.take(take.source, take.at, axis=0, out=out[name], mode="clip")
-            if take.patch is not None:
-                out[name][take.patch.places] = take.patch.source[take.patch.at]
-            if take.blank is not None:
-                out[name][take.blank] = 0
+            _gather(take, out[name])
         for name, array in self.small.items():
             out[name][...] = array
+
+    def arrays(self, room: Callable[[tuple[int, ...], np.dtype[Any]], Array]) -> dict[str, Array]:
+        """Every field as an array: gathered into one that `room` gives, or, where it is there already, that one."""
+        out: dict[str, Array] = {}
+        for name, take in self.takes.items():
+            out[name] = room((*take.at.shape, *take.source.shape[1:]), take.source.dtype)
+            _gather(take, out[name])
+        out.update(self.small)
+        return out
 
     def close(self) -> None:
         """Lets the rows go."""
         self._close()
+
+
+def _gather(take: Take, out: Array) -> None:
+    # "clip" skips the bounds check that makes the default three times slower; every index is known to be inside
+    take.source.take(take.at, 0, out, "clip")
+    if take.patch is not None:
+        out[take.patch.places] = take.patch.source[take.patch.at]
+    if take.blank is not None:
+        out[take.blank] = 0
 
 
 def links_of(rows: Rows, *, backwards: bool = True) -> Links:

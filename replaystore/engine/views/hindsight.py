@@ -64,9 +64,10 @@ def expand(
         for field in (f"{kind}/{view.desired}" for kind in ("data", "next", "window")):
             if field in takes:
                 takes[field] = takes[field]._replace(patch=Patch(relabelled, achieved, stacked))
-    reached = np.concatenate([walk.path[:, 1:], walk.end[:, None]], axis=1)  # one row after each step; right up to the last taken
-    longest = np.arange(reached.shape[1]) + 1 >= walk.taken[:, None]
-    reached = np.where(longest, walk.end[:, None], reached)
+    path, taken, end = walk.found.path, walk.found.taken, walk.found.end
+    reached = np.concatenate([path[:, 1:], end[:, None]], axis=1)  # one row after each step; right up to the last taken
+    longest = np.arange(reached.shape[1]) + 1 >= taken[:, None]
+    reached = np.where(longest, end[:, None], reached)
     takes[f"achieved/{view.achieved}"] = Take(achieved, reached - rows.origin, None)
     patch = Patch(relabelled, achieved, rows_of_goals) if len(relabelled) else None
     takes[f"desired/{view.desired}"] = Take(desired, anchors - rows.origin, None, patch)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.core.walk import Counts, Ids, Links, backward, draw_limits, forward, pad_edge
+from replaystore.core.walk import Counts, Ids, Links, Transitions, backward, draw_limits, pad_edge, transitions
 from replaystore.engine.rows import Rows
 from replaystore.engine.views.gathering import Take, links_of
-from replaystore.schema.columns import is_observation
+from replaystore.schema.columns import is_observation, is_reward
 from replaystore.schema.views import MAX_N_STEP, Transition
 
 Array = npt.NDArray[Any]
@@ -19,21 +20,25 @@ Array = npt.NDArray[Any]
 _LIMITS = np.arange(MAX_N_STEP + 1)
 
 
+@lru_cache(maxsize=256)
+def _powers(gamma: float, longest: int) -> npt.NDArray[np.float64]:
+    """``gamma ** k`` for k from 0 to `longest`."""
+    powers: npt.NDArray[np.float64] = gamma ** np.arange(longest + 1, dtype=np.int32)
+    powers.flags.writeable = False
+    return powers
+
+
 class Walk:
     """Which rows each item is made of."""
 
-    __slots__ = ("end", "links", "path", "taken")
+    __slots__ = ("found", "links")
 
     def __init__(self, rows: Rows, view: Transition, anchors: Ids, rng: npt.NDArray[np.uint64], *, backwards: bool = False) -> None:
         low, high = view.step_range
         limits = _LIMITS[high : high + 1] if low == high else draw_limits(rng, low, high, len(anchors))
         self.links: Links = links_of(rows, backwards=backwards or view.frame_stack > 1)
-        path, taken, end = forward(self.links, anchors, limits, high)
-        self.path: Ids = path
-        """``(n, longest)`` steps taken, the last one repeated."""
-        self.taken: Counts = taken
-        self.end: Ids = end
-        """``(n,)`` the row after the last step."""
+        truncated, versions = rows.array("steps/truncated"), rows.array("meta/policy_version")
+        self.found: Transitions = transitions(self.links, truncated, versions, anchors, limits, high, _powers(float(view.gamma), high))
 
 
 def expand(
@@ -49,34 +54,33 @@ def expand(
         walk: of these.
         info: what the draw gave; added to.
     """
-    terminated, truncated = rows.array("steps/terminated"), rows.array("steps/truncated")
-    kind, end = walk.links.kind, walk.end
-    last = walk.path[:, -1] - rows.origin  # padded with the last step taken
-    ended = terminated[last]
+    found = walk.found
+    here, following = found.here, found.following
     small: dict[str, Array] = {}
     takes: dict[str, Take] = {}
-    here = anchors - rows.origin
-    following = end - rows.origin
     stacks = _Stacks(rows, view, anchors, walk) if view.frame_stack > 1 else None
     for name, stored in names.items():
+        if name == "terminated":
+            small["data/terminated"] = found.terminated
+            continue
+        if name == "truncated":
+            small["data/truncated"] = found.truncated
+            continue
         source = rows.array(f"steps/{stored}")
-        group = name.partition("/")[0]
-        if group == "reward":
-            small[f"data/{name}"] = n_step_return(source, walk.path - rows.origin, walk.taken, view.gamma)
-        elif name == "terminated":
-            small["data/terminated"] = ended
-        elif name == "truncated":  # an interrupted episode says so in its closing row only
-            small["data/truncated"] = truncated[last] | ((kind[following] == 1) & truncated[following])
+        if is_reward(name):
+            if found.path.shape[1] == 1:
+                small[f"data/{name}"] = source.take(here, 0, None, "clip")
+            else:
+                small[f"data/{name}"] = n_step_return(source, found.path - rows.origin, found.taken, view.gamma)
         elif stacks is not None and view.stacks(name):
             takes |= stacks.takes(name, source)
         else:
             takes[f"data/{name}"] = Take(source, here, None)
-            if group == "observation":
+            if is_observation(name):
                 takes[f"next/{name}"] = Take(source, following, None)
-    info["policy_version"] = rows.array("meta/policy_version")[here]
-    info["discount"] = (view.gamma**walk.taken * ~ended).astype(np.float32)
-    info["steps_taken"] = walk.taken
-    small |= {f"info/{name}": array for name, array in info.items()}
+    info["policy_version"], info["discount"], info["steps_taken"] = found.versions, found.discount, found.taken
+    for name, array in info.items():
+        small[f"info/{name}"] = array
     return small, takes
 
 
@@ -88,7 +92,7 @@ class _Stacks:
         self._windows: dict[str, tuple[Ids, npt.NDArray[np.bool_] | None]] = {}
 
     def takes(self, name: str, source: Array) -> dict[str, Take]:
-        frames, end = self._view.frame_stack, self._walk.end
+        frames, end = self._view.frame_stack, self._walk.found.end
         if not is_observation(name):
             return {f"data/{name}": Take(source, *self._window("data", self._anchors, frames))}
         if self._view.n_step == 1:  # both stacks are parts of one window, which travels once
@@ -112,8 +116,6 @@ class _Stacks:
 
 def n_step_return(reward: Array, path: Ids, taken: Counts, gamma: float) -> Array:
     """Σ_{i < taken} gamma^i · reward[path[:, i]], ``(n, *reward_shape)``, of the reward's dtype."""
-    if path.shape[1] == 1:
-        return reward[path[:, 0]]
     steps = np.arange(path.shape[1])
     weights = np.where(steps < taken[:, None], float(gamma) ** steps, 0.0)
     summed: Array = np.einsum("nk,nk...->n...", weights, reward[path])
