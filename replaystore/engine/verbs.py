@@ -24,6 +24,8 @@ Array = npt.NDArray[Any]
 
 DEFAULT_TIMEOUT_S = 10.0
 
+_TRANSITION = Transition()
+
 
 class TableVerbs:
     """Whoever has tables inherits this."""
@@ -69,8 +71,9 @@ class TableVerbs:
                 self, name, batch_size, view=view, beta=beta, seed=seed, selector=selector, columns=columns, where=where,
                 normalise=normalise, timeout_s=timeout_s, reward_fn=reward_fn,
             )  # fmt: skip
-        request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, columns, where, normalise)
-        check_reward_function(request.view, reward_fn)
+        request = SampleRequest(batch_size, view or _TRANSITION, selector, beta, seed, columns, where, normalise)
+        if reward_fn is not None:
+            check_reward_function(request.view, reward_fn)
         batch = self.table(name).sample(request, timeout_s)
         return batch if reward_fn is None else batch.relabel(reward_fn)
 

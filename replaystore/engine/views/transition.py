@@ -23,9 +23,7 @@ _LIMITS = np.arange(MAX_N_STEP + 1)
 @lru_cache(maxsize=256)
 def _powers(gamma: float, longest: int) -> npt.NDArray[np.float64]:
     """``gamma ** k`` for k from 0 to `longest`."""
-    powers: npt.NDArray[np.float64] = gamma ** np.arange(longest + 1, dtype=np.int32)
-    powers.flags.writeable = False
-    return powers
+    return np.float64(gamma) ** np.arange(longest + 1, dtype=np.int32)
 
 
 class Walk:
