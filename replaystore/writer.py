@@ -1,25 +1,24 @@
 """Writer: turns an actor's loop into blocks of rows. The same for the embedded store and the client; knows neither.
 
-Rows wait in one buffer per column, ``(streams, capacity, *shape)``, so that an append is one assignment per column however many streams
-it is for. The observation that follows a step is written straight into the next slot, where it becomes that row's observation (or the
-closing row's) without another copy.
+What a value needs is decided when the writer is made: one of the type, dtype and shape of its column is put into its place as it is, and
+everything else goes through `fit`, which says what is wrong with it.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from replaystore.errors import InvalidArgument, NotReady, SchemaMismatch
+from replaystore.fitting import Fitting
 from replaystore.schema.columns import Column, fit
-from replaystore.schema.spaces import flatten
-from replaystore.steps import OPEN, RUN_DTYPE, TERMINATED, TRUNCATED, StepBlock
+from replaystore.staging import Staging
+from replaystore.steps import OPEN, TERMINATED, TRUNCATED, StepBlock
 
 BLOCK_TARGET_BYTES = 512 << 10
 """Rows are sent in blocks of about this size, 32 to 4096 rows, unless time or an episode's end comes first."""
@@ -27,15 +26,8 @@ BLOCK_TARGET_BYTES = 512 << 10
 EPISODE_END_GAP_S = 0.02
 """An episode's end sends the block at once, but not more often than this."""
 
-_IDLE, _RUNNING = 0, 1
-
-_EXACT: Mapping[str, tuple[type, ...]] = {
-    "float32": (float, np.float32, np.float64),
-    "float64": (float, np.float64, np.float32),
-    "bool": (bool, np.bool_),
-    "int64": (np.int64,),
-}
-"""Types of scalars that a column takes as they are, without a look at their values."""
+_FLAGS = (bool, np.bool_)
+_now = time.monotonic
 
 
 class BlockSink(Protocol):
@@ -83,20 +75,15 @@ class Writer:
         self._block_rows = rows
         capacity = max(4, -(-rows // streams)) + 2  # a step row, and room for the closing row or the observation after it
         self._capacity = capacity
-        self._buffers = {name: np.zeros((streams, capacity, *c.shape), c.dtype) for name, c in columns.items()}
-        self._observations = [name for name in columns if name == "observation" or name.startswith("observation/")]
-        if not self._observations:
+        self._staging = Staging(columns, streams, capacity)
+        if not self._staging.observations:
             raise InvalidArgument("a table needs an 'observation' column (or nested ones below it) to be written by a Writer")
-        self._others = [name for name in columns if name not in self._observations]
-        self._plain = {name: (c, self._buffers[name], _EXACT.get(c.dtype, ()) if not c.shape else ()) for name, c in columns.items()}
-        self._state = np.full(streams, _IDLE, np.int8)
-        self._counts = np.zeros(streams, np.int64)  # rows finished in the buffer; slot counts[s] holds the pending observation
-        self._run_start = np.zeros(streams, np.int64)  # slot at which the current run of the stream begins
-        self._episode = np.zeros(streams, np.int64)
-        self._position = np.zeros(streams, np.int64)  # step in episode of the row in slot run_start
-        self._seed = np.full(streams, -1, np.int64)
-        self._runs: list[list[tuple[int, int, int, int, int, int]]] = [[] for _ in range(streams)]
-        self._all = np.arange(streams)
+        self._fitting = Fitting(columns, self._staging)
+        self._usual, self._batched = self._fitting.usual, self._fitting.batched
+        self._lanes: list[tuple[Any, Any, Any] | None] = [None] * streams
+        self._wanted = len(self._staging.others)
+        self._no_flags, self._all = bytes(streams), np.arange(streams)
+        self._poll = sink.poll
         self._last_sent = time.monotonic()
         self._closed = False
 
@@ -111,15 +98,18 @@ class Writer:
             seed: the seed that the environment was reset with, kept with the episode.
         """
         s = self._check_stream(stream)
-        values = self._fit_nested("observation", observation)
+        values = self._fitting.nested("observation", observation)
+        staging = self._staging
+        staging.apart()
         self._make_room(s)
-        if self._state[s] == _RUNNING:
+        if staging.is_running[s]:
             self._interrupt(s)
             self._make_room(s)
         self._begin(s, seed)
-        slot = self._counts[s]
+        slot = staging.count_of[s]
         for name, value in values.items():
-            self._buffers[name][s, slot] = value
+            staging.buffers[name][slot, s] = value
+        staging.join()
 
     def append(
         self, action: Any, reward: Any, terminated: bool, truncated: bool, next_observation: Any, stream: int = 0, **extras: Any
@@ -139,25 +129,53 @@ class Writer:
             SchemaMismatch: a value does not fit its column, a column is missing or unknown. Nothing was recorded.
             InvalidArgument: the stream has no open episode.
         """
-        s = self._check_stream(stream)
-        if self._state[s] != _RUNNING:
+        s = stream if type(stream) is int and 0 <= stream < self._streams and not self._closed else self._check_stream(stream)
+        staging = self._staging
+        if staging.together >= 0:
+            staging.apart()
+        if not staging.is_running[s]:
             raise InvalidArgument(f"stream {s} has no open episode: call reset(observation, stream={s}) first")
-        self._make_room(s)
-        slot = int(self._counts[s])  # until it counts, what is put into it is not recorded
-        put = self._put
-        given = put("action", action, s, slot) + put("reward", reward, s, slot)
-        given += put("terminated", terminated, s, slot) + put("truncated", truncated, s, slot)
+        slot = staging.count_of[s]  # until it counts, what is put into it is not recorded
+        rows = staging.rows
+        if slot + 3 > self._capacity or rows >= self._block_rows or (rows and _now() - self._last_sent >= self._interval_s):
+            self._send()
+            slot = staging.count_of[s]
+        else:
+            self._poll()
+        to_actions, to_rewards, to_observations = self._lanes[s] or self._new_lane(s)
+        a_types, a_dtype, a_shape, r_types, r_dtype, r_shape, o_types, o_dtype, o_shape = self._usual
+        given = 4
+        if type(action) in a_types and (not a_shape or (action.dtype is a_dtype and action.shape == a_shape)):
+            to_actions[slot] = action
+        else:
+            given += self._fitting.put("action", action, s, slot) - 1
+        if type(reward) in r_types and (not r_shape or (reward.dtype is r_dtype and reward.shape == r_shape)):
+            to_rewards[slot] = reward
+        else:
+            given += self._fitting.put("reward", reward, s, slot) - 1
+        if type(terminated) not in _FLAGS:
+            terminated = bool(fit("terminated", self._columns["terminated"], terminated, None))
+        if type(truncated) not in _FLAGS:
+            truncated = bool(fit("truncated", self._columns["truncated"], truncated, None))
         for name, value in extras.items():
-            given += put(name, value, s, slot)
-        if given != len(self._others):
+            given += self._fitting.put(name, value, s, slot)
+        if given != self._wanted:
             names = {"action", "reward", "terminated", "truncated", *extras}
-            given += self._leave_open(names, (s, slot))
-            if given != len(self._others):
-                raise self._incomplete(names)
-        put("observation", next_observation, s, slot + 1)
-        self._counts[s] = slot + 1
+            given += self._fitting.leave_open(names, s, slot)
+            if given != self._wanted:
+                raise self._fitting.incomplete(names)
+        if (
+            type(next_observation) in o_types
+            and (not o_shape or (next_observation.dtype is o_dtype and next_observation.shape == o_shape))
+        ):  # fmt: skip
+            to_observations[slot + 1] = next_observation
+        else:
+            self._fitting.put("observation", next_observation, s, slot + 1)
+        staging.count_of[s] = slot + 1
+        staging.rows += 1
         if terminated or truncated:
-            self._close_episode(s, TERMINATED if terminated else TRUNCATED)
+            staging.flag(s, slot, terminated=terminated, truncated=truncated)
+            staging.close(s, TERMINATED if terminated else TRUNCATED, self._policy_version)
             self._send_at_episode_end()
 
     # -- all streams at once
@@ -188,40 +206,80 @@ class Writer:
             SchemaMismatch: a value does not fit. Nothing was recorded.
             InvalidArgument: a stream whose episode is over was neither reset nor masked.
         """
-        n = self._streams
+        n, staging = self._streams, self._staging
+        arguments = (actions, rewards, terminateds, truncateds, next_observations, extras)
+        if reset_mask is None and staging.together >= 0 and self._step_together(*arguments):
+            return
         mask = np.zeros(n, bool) if reset_mask is None else np.asarray(reset_mask, bool)
         if mask.shape != (n,):
             raise SchemaMismatch(f"reset_mask takes shape ({n},), got {mask.shape}")
-        idle = np.flatnonzero((self._state != _RUNNING) & ~mask)
+        idle = np.flatnonzero(~(staging.running | mask))
         if len(idle):
             raise InvalidArgument(f"stream {idle[0]} has no open episode: reset it, or set reset_mask[{idle[0]}]")
         given = {"reward": rewards, "terminated": terminateds, "truncated": truncateds, **extras}
-        values = {**self._fit_nested("action", actions, n), **self._fit_extras(given, n)}
-        following = self._fit_nested("observation", next_observations, n)
-        if len(values) != len(self._others):
-            left = self._left_out(values)
+        values = {**self._fitting.nested("action", actions, n), **self._fitting.extras(given, n)}
+        following = self._fitting.nested("observation", next_observations, n)
+        if len(values) != self._wanted:
+            left = self._fitting.left_out(values)
             values |= {name: np.zeros((n, *self._columns[name].shape), self._columns[name].dtype) for name in left}
-            if len(values) != len(self._others):
-                raise self._incomplete(values)
-        if int(self._counts.max()) + 3 > self._capacity or self._due(int(self._counts.sum())):
+            if len(values) != self._wanted:
+                raise self._fitting.incomplete(values)
+        staging.apart()
+        if int(staging.counts.max()) + 3 > self._capacity or self._due():
             self._send()
-        for s in np.flatnonzero(mask):
-            if self._state[s] == _RUNNING:
-                self._interrupt(int(s))
-            self._begin(int(s), None)
-        active = self._all if not mask.any() else np.flatnonzero(~mask)
-        slots = self._counts[active]
-        whole = len(active) == n
+        begun = np.flatnonzero(mask)
+        for s in begun.tolist():
+            if staging.is_running[s]:
+                self._interrupt(s)
+            self._begin(s, None)
+        terminated, truncated = values.pop("terminated"), values.pop("truncated")
+        active: Any = slice(None) if not len(begun) else np.flatnonzero(~mask)
+        slots, places = staging.counts[active], self._all[active]
         for name, value in values.items():
-            self._buffers[name][active, slots] = value if whole else value[active]
-        self._counts[active] += 1
+            staging.buffers[name][slots, places] = value[active]
+        staging.counts[active] += 1
+        staging.rows += len(slots)
         for name, value in following.items():
-            self._buffers[name][self._all, self._counts] = value
-        ended = active[(values["terminated"] | values["truncated"])[active]]
-        if len(ended):
-            for s in ended.tolist():
-                self._close_episode(s, TERMINATED if values["terminated"][s] else TRUNCATED)
+            staging.buffers[name][staging.counts, self._all] = value
+        ended = places[(terminated | truncated)[active]].tolist()
+        for s in ended:
+            staging.flag(s, staging.count_of[s] - 1, terminated=terminated[s], truncated=truncated[s])
+            staging.close(s, TERMINATED if terminated[s] else TRUNCATED, self._policy_version)
+        if ended:
             self._send_at_episode_end()
+        staging.join()
+
+    def _step_together(
+        self, actions: Any, rewards: Any, terminateds: Any, truncateds: Any, following: Any, extras: Mapping[str, Any]
+    ) -> bool:
+        """The usual case of `append_batch`: a row each of streams that stand alike, of arrays that fit as they are, with room for them.
+
+        Returns:
+            Whether it was that. If not, nothing was recorded.
+        """
+        staging = self._staging
+        slot = staging.together
+        rows = slot * self._streams
+        if slot + 3 > self._capacity or rows >= self._block_rows or (rows and _now() - self._last_sent >= self._interval_s):
+            return False
+        if len(extras) + 4 != self._wanted:
+            return False
+        batched = self._batched
+        for name, value in (("action", actions), ("reward", rewards), *extras.items()):
+            target = batched.get(name)
+            if target is None or type(value) is not np.ndarray or value.dtype is not target[1] or value.shape != target[2]:
+                return False
+            target[0][slot] = value
+        flags, bits = self._no_flags, batched["terminated"]
+        for value in (terminateds, truncateds):
+            if type(value) is not np.ndarray or value.dtype is not bits[1] or value.shape != bits[2] or value.tobytes() != flags:
+                return False
+        target = batched.get("observation")
+        if target is None or type(following) is not np.ndarray or following.dtype is not target[1] or following.shape != target[2]:
+            return False
+        target[0][slot + 1] = following
+        staging.together = slot + 1
+        return True
 
     # -- sending
 
@@ -238,8 +296,9 @@ class Writer:
     @policy_version.setter
     def policy_version(self, version: int) -> None:
         if version != self._policy_version:
-            for s in np.flatnonzero(self._state == _RUNNING).tolist():
-                self._cut(s, OPEN)
+            self._staging.apart()
+            for s in np.flatnonzero(self._staging.running).tolist():
+                self._staging.cut(s, OPEN, self._policy_version)
             self._policy_version = int(version)
 
     def flush(self, durable: bool = False, timeout_s: float | None = None) -> None:
@@ -259,7 +318,8 @@ class Writer:
             return
         limit = self.timeout_s if timeout_s is None else timeout_s
         started = time.monotonic()
-        for s in np.flatnonzero(self._state == _RUNNING).tolist():
+        self._staging.apart()
+        for s in np.flatnonzero(self._staging.running).tolist():
             self._make_room(s)
             self._interrupt(s)
         self._send(limit)
@@ -290,127 +350,44 @@ class Writer:
             )
         return int(stream)
 
-    def _fit_nested(self, name: str, value: Any, rows: int | None = None) -> dict[str, npt.NDArray[Any]]:
-        column = self._columns.get(name)
-        if column is not None and not isinstance(value, Mapping):
-            return {name: fit(name, column, value, rows)}
-        flat = flatten(name, value, self._columns)
-        wanted = {path for path in self._columns if path == name or path.startswith(f"{name}/")}
-        if flat.keys() != wanted:
-            raise SchemaMismatch(f"{name!r} must have {', '.join(sorted(wanted))}; got {', '.join(sorted(flat))}")
-        return {path: fit(path, self._columns[path], part, rows) for path, part in flat.items()}
-
-    def _fit_extras(self, given: Mapping[str, Any], rows: int | None) -> dict[str, npt.NDArray[Any]]:
-        values: dict[str, npt.NDArray[Any]] = {}
-        for name, value in given.items():
-            if name in self._columns:
-                values[name] = fit(name, self._columns[name], value, rows)
-            else:
-                values.update(self._fit_nested(name, value, rows))
-        return values
-
-    def _put(self, name: str, value: Any, s: int, slot: int) -> int:
-        """Puts one value, or the parts of a nested one, into a slot; returns how many columns that were."""
-        plain = self._plain.get(name)
-        if plain is None:
-            parts = self._fit_nested(name, value)
-            for path, part in parts.items():
-                self._buffers[path][s, slot] = part
-            return len(parts)
-        column, buffer, exact = plain
-        if type(value) in exact or (type(value) is np.ndarray and value.dtype == buffer.dtype and value.shape == column.shape):
-            buffer[s, slot] = value
-        else:
-            buffer[s, slot] = fit(name, column, value, None)
-        return 1
-
-    def _left_out(self, given: Collection[str]) -> list[str]:
-        """Writable columns that are not among the names `given`."""
-        able = [name for name in self._others if self._columns[name].writable and name.split("/")[0] not in ("action", "reward")]
-        return [name for name in able if not any(name == part or name.startswith(f"{part}/") for part in given)]
-
-    def _leave_open(self, given: Collection[str], place: tuple[int, int]) -> int:
-        """Puts zeros into them; returns how many they are."""
-        left = self._left_out(given)
-        for name in left:
-            self._buffers[name][place] = 0
-        return len(left)
-
-    def _incomplete(self, given: Collection[str]) -> SchemaMismatch:
-        missing = [name for name in self._others if not any(name == part or name.startswith(f"{part}/") for part in given)]
-        return SchemaMismatch(f"column {', '.join(map(repr, missing))} was not given; pass it as a keyword argument")
+    def _new_lane(self, s: int) -> tuple[Any, Any, Any]:
+        lane = self._lanes[s] = self._fitting.lane(s)
+        return lane
 
     def _begin(self, s: int, seed: int | None) -> None:
-        self._episode[s] = secrets.randbits(62) + 1
-        self._position[s] = 0
-        self._run_start[s] = self._counts[s]
-        self._seed[s] = -1 if seed is None else seed
-        self._state[s] = _RUNNING
-
-    def _cut(self, s: int, ending: int) -> None:
-        """Ends the current run of a stream at its last finished row; the episode goes on in the next run if `ending` is OPEN."""
-        start, stop = int(self._run_start[s]), int(self._counts[s])
-        if stop > start:
-            run = (int(self._episode[s]), int(self._position[s]), stop - start, ending, self._policy_version, int(self._seed[s]))
-            self._runs[s].append(run)
-        self._position[s] += stop - start
-        self._run_start[s] = stop
-
-    def _close_episode(self, s: int, ending: int) -> None:
-        """The pending observation becomes the closing row."""
-        slot = int(self._counts[s])
-        for name in self._others:
-            self._buffers[name][s, slot] = 0
-        self._buffers["terminated" if ending == TERMINATED else "truncated"][s, slot] = True
-        self._counts[s] = slot + 1
-        self._cut(s, ending)
-        self._state[s] = _IDLE
+        self._staging.begin(s, secrets.randbits(62) + 1, -1 if seed is None else seed)
 
     def _interrupt(self, s: int) -> None:
-        if int(self._position[s]) == 0 and self._counts[s] == self._run_start[s]:
-            self._state[s] = _IDLE  # reset without a step: there is no episode to close
+        staging = self._staging
+        if staging.has_steps(s):
+            staging.close(s, TRUNCATED, self._policy_version)
         else:
-            self._close_episode(s, TRUNCATED)
+            staging.is_running[s] = False  # reset without a step: there is no episode to close
 
-    def _due(self, rows: int) -> bool:
-        return rows >= self._block_rows or (rows > 0 and time.monotonic() - self._last_sent >= self._interval_s)
+    def _due(self) -> bool:
+        rows = self._staging.rows
+        return rows >= self._block_rows or (rows > 0 and _now() - self._last_sent >= self._interval_s)
 
     def _make_room(self, s: int) -> None:
-        count = int(self._counts[s])
-        if count + 2 >= self._capacity or self._due(count if self._streams == 1 else int(self._counts.sum())):
+        if self._staging.count_of[s] + 3 > self._capacity or self._due():
             self._send()
         else:
-            self._sink.poll()
+            self._poll()
 
     def _send_at_episode_end(self) -> None:
-        if time.monotonic() - self._last_sent >= EPISODE_END_GAP_S:
+        if _now() - self._last_sent >= EPISODE_END_GAP_S:
             try:
                 self._send()
             except NotReady:
                 pass  # the step is recorded; the next call sends, waits and reports
 
     def _send(self, timeout_s: float | None = None) -> None:
-        for s in np.flatnonzero(self._state == _RUNNING).tolist():
-            self._cut(s, OPEN)
-        counts = self._counts
-        filled = np.flatnonzero(counts)
-        if len(filled):
-            runs = np.array([run for s in filled.tolist() for run in self._runs[s]], RUN_DTYPE)
-            columns = {name: self._gather(buffer, filled) for name, buffer in self._buffers.items()}
+        staging = self._staging
+        staging.apart()
+        if staging.rows:
+            columns, runs = staging.block(self._policy_version)
             self._sink.send(StepBlock(columns, runs, self._actor), self.timeout_s if timeout_s is None else timeout_s)
-            pending = filled[self._state[filled] == _RUNNING]
-            for name in self._observations:
-                self._buffers[name][pending, 0] = self._buffers[name][pending, counts[pending]]
-            for s in filled.tolist():
-                self._runs[s].clear()
-            counts[:] = 0
-            self._run_start[:] = 0
+            staging.sent()
         else:
-            self._sink.poll()
-        self._last_sent = time.monotonic()
-
-    def _gather(self, buffer: npt.NDArray[Any], filled: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        if len(filled) == 1:
-            s = int(filled[0])
-            return buffer[s, : self._counts[s]]
-        return np.concatenate([buffer[s, : self._counts[s]] for s in filled.tolist()])
+            self._poll()
+        self._last_sent = _now()
