@@ -11,15 +11,28 @@ import numpy.typing as npt
 from replaystore.core.episodes import EpisodeBook, Plan
 from replaystore.core.links import DELETED, KEPT, delete_rows, use_up_rows
 from replaystore.engine.retention import head_kept, oldest_kept, used_up
-from replaystore.engine.rows import Rows
+from replaystore.engine.rows import Ahead, Rows
 from replaystore.engine.selectors import Selectors
 from replaystore.sampling import SampleRequest
+from replaystore.schema.columns import is_reward
 from replaystore.schema.selectors import Fifo, Lifo, MaxHeap, MinHeap, Selector
 from replaystore.schema.table_config import Retention
 from replaystore.storage.table_files import TableFiles
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
+
+READ_BY_DRAWS = (
+    "replay/times_sampled",
+    "replay/successor",
+    "replay/removed",
+    "meta/kind",
+    "meta/previous",
+    "meta/policy_version",
+    "steps/terminated",
+    "steps/truncated",
+)
+"""Columns that are read of every step drawn, beside its rewards."""
 
 DISTINCT = (Fifo, Lifo, MinHeap, MaxHeap)
 """Selectors of whose batches no anchor comes twice."""
@@ -59,6 +72,8 @@ class Population:
         """Deletions since the table was opened."""
         self._row_bytes = sum(layout.row_bytes for layout in files.steps.layouts)
         self._spent = self.first
+        read = {*READ_BY_DRAWS, *(path for path in files.steps.columns if is_reward(path.removeprefix("steps/")))}
+        self._ahead = Ahead(path for path in files.steps.columns if path in read and path not in private)
 
     def rows(self) -> Rows:
         """The rows at this moment."""
@@ -67,7 +82,7 @@ class Population:
         def array(path: str) -> Array:
             return private[path] if path in private else steps.columns[path].array
 
-        return Rows(array, steps.origin, self.first, self._files.next_step)
+        return Rows(array, steps.origin, self.first, self._files.next_step, self._ahead)
 
     def link(self, plan: Plan, start: int) -> None:
         """Sets successor links for the rows just written from `start` on, and lets the steps that got one enter the indexes."""

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
+from replaystore.storage.residency import Part, Residency
+
 Array = npt.NDArray[Any]
+Ids = npt.NDArray[np.int64]
+
+
+class Ahead:
+    """What sampling from a table needs of the disk, asked for before it is read: `replaystore.storage.residency`."""
+
+    __slots__ = ("_paths", "_taken", "_walked")
+
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        """`paths`: columns that are read of every step drawn, whatever the view."""
+        self._paths = tuple(paths)
+        self._walked, self._taken = Residency(), Residency()
+
+    def walk(self, rows: Rows, ids: Ids, steps: int) -> None:
+        """Before the small fields of the steps `ids`, and of up to `steps` rows after each, are read."""
+
+        def parts() -> list[Part]:
+            here = ids - rows.origin
+            places = np.concatenate([here, np.minimum(here + steps, rows.stop - 1 - rows.origin)])
+            return [(rows.array(path), places) for path in self._paths]
+
+        self._walked.ahead(parts)
+
+    def take(self, takes: Mapping[str, Any]) -> None:
+        """Before rows are gathered; of each take the array comes first, then which of its elements."""
+        self._taken.ahead(lambda: [(take[0], take[1]) for take in takes.values()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +49,7 @@ class Rows:
     origin: int
     first: int
     stop: int
+    ahead: Ahead = field(default_factory=Ahead)
 
     def live(self, path: str) -> Array:
         """A view of the rows [first, stop) of one column."""

@@ -14,12 +14,16 @@ import numpy.typing as npt
 from replaystore.storage.address_range import AddressRange, Change, Reservation
 from replaystore.storage.files import explain
 from replaystore.storage.layout import ArrayLayout
+from replaystore.storage.residency import will_need
 from replaystore.storage.stored_column import StoredColumn
 
 RESERVED_BYTES = 1 << 38
 """Addresses reserved at most for the widest column (256 GiB of 128 TiB). When rows run past them, the column moves to a new reservation."""
 
 MIN_WINDOW_CHUNKS = 8
+
+READ_AHEAD_BYTES = 1 << 16
+"""Rows of fewer bytes are not worth the call that has them read ahead."""
 
 Array = npt.NDArray[Any]
 
@@ -117,8 +121,12 @@ class ColumnSet:
         return next((change for change in changes if change is not None), None)
 
     def rows(self, path: str, start: int, stop: int) -> Array:
-        """A view of rows [start, stop) of one column."""
-        return self.columns[path].array[start - self.origin : stop - self.origin]
+        """A view of rows [start, stop) of one column, to be read in order."""
+        column = self.columns[path]
+        rows = column.array[start - self.origin : stop - self.origin]
+        if column.scattered and rows.nbytes >= READ_AHEAD_BYTES:
+            will_need(rows)
+        return rows
 
     def take_dirty(self) -> list[Callable[[], None]]:
         """See `StoredColumn.take_dirty`."""

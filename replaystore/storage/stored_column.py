@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,6 +18,11 @@ from replaystore.storage.files import explain, storage_errors
 from replaystore.storage.layout import ArrayLayout
 
 Array = npt.NDArray[Any]
+
+SCANNED_BYTES = 16
+"""Columns of narrower rows are walked over from end to end (filters, indexes, recovery): there the kernel reads ahead."""
+
+NEVER_SCANNED = ("replay/times_sampled",)
 
 
 class StoredColumn:
@@ -34,6 +40,9 @@ class StoredColumn:
         self._attached: dict[int, tuple[int, int]] = {}  # chunk → device and inode of the file that is mapped
         self._folder_dirty = False
         self._inspected = 0
+        self.scattered = hasattr(mmap, "MADV_RANDOM") and (layout.row_bytes > SCANNED_BYTES or layout.path in NEVER_SCANNED)
+        """Whether rows are read here and there: reading a page must not read those around it. Who reads in order says so beforehand
+        (`replaystore.storage.residency.will_need`)."""
 
     # -- mapping
 
@@ -71,6 +80,8 @@ class StoredColumn:
             offset = (chunk * layout.rows_per_chunk - origin) * layout.row_bytes
             private = self._mode == "r" and layout.live
             addresses.attach(offset, found.st_size, fd, writable=layout.live, private=private)
+            if self.scattered:
+                addresses.advise(offset, found.st_size, mmap.MADV_RANDOM)
         finally:
             if owned:
                 os.close(fd)
