@@ -1,16 +1,22 @@
-"""What the machine can do: copying, loopback, ping-pong, random reads past the page cache."""
+"""What the machine can do: copying, loopback, ping-pong, random reads past the page cache.
+
+Ping-pong is measured twice: at once again and again, and with a pause before each, as a learner that waits for an actor meets it: a CPU
+that has had nothing to do is slower to wake, on some virtual machines by far.
+"""
 
 from __future__ import annotations
 
 import mmap
 import os
 import socket
+import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -20,10 +26,14 @@ DEPTH = 32
 MESSAGE = 1 << 20
 
 
-def memcpy(bytes_: int, seconds: float) -> float:
-    """Bytes per second of copying between two buffers that are there already, one thread."""
+def memcpy(bytes_: int, seconds: float, threads: int = 1) -> float:
+    """Bytes per second of copying between two buffers that are there already, by so many threads together."""
     source, target = np.ones(bytes_, np.uint8), np.ones(bytes_, np.uint8)
-    return _best(lambda: np.copyto(target, source), bytes_, seconds)
+    parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
+    if threads == 1:
+        return _best(lambda: np.copyto(target, source), bytes_, seconds)
+    with ThreadPoolExecutor(threads) as pool:
+        return _best(lambda: list(pool.map(lambda part: np.copyto(*part), parts)), bytes_, seconds)
 
 
 def _best(call: Callable[[], object], amount: int, seconds: float) -> float:
@@ -66,8 +76,8 @@ def loopback(seconds: float) -> float:
     return received / (time.perf_counter() - started)
 
 
-def ping_pong(rounds: int) -> float:
-    """Seconds for one byte there and back between two processes."""
+def ping_pong(rounds: int, pause_s: float = 0.0) -> float:
+    """Seconds for one byte there and back between two processes, the median; with a pause before each, which is not counted."""
     near, far = _pair()
     child = os.fork()
     if child == 0:
@@ -76,14 +86,47 @@ def ping_pong(rounds: int) -> float:
             far.sendall(byte)
         os._exit(0)
     far.close()
-    started = time.perf_counter()
-    for _ in range(rounds):
+
+    def there_and_back() -> None:
         near.sendall(b"x")
         near.recv(1)
-    elapsed = time.perf_counter() - started
+
+    median = _median(there_and_back, rounds, pause_s)
     near.close()
     os.waitpid(child, 0)
-    return elapsed / rounds
+    return median
+
+
+def ping_pong_threads(rounds: int, pause_s: float = 0.0) -> float:
+    """The same between two threads of this process, by a queue each way."""
+    there: SimpleQueue[int | None] = SimpleQueue()
+    back: SimpleQueue[int] = SimpleQueue()
+
+    def answer() -> None:
+        while (value := there.get()) is not None:
+            back.put(value)
+
+    def there_and_back() -> None:
+        there.put(1)
+        back.get()
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    median = _median(there_and_back, rounds, pause_s)
+    there.put(None)
+    thread.join()
+    return median
+
+
+def _median(call: Callable[[], object], rounds: int, pause_s: float) -> float:
+    times = []
+    for _ in range(rounds):
+        if pause_s:
+            time.sleep(pause_s)
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
 
 
 def random_reads(path: Path, size: int, block: int, seconds: float) -> float:
@@ -116,9 +159,13 @@ def main() -> None:
     missing: dict[str, str] = {}
     found: Figures = [
         ("one thread", "machine", "memcpy", memcpy((8 if small else 256) << 20, args.seconds) / 1e9),
-        ("TCP", "machine", "loopback", loopback(args.seconds) / 1e9),
-        ("TCP", "machine", "ping-pong", ping_pong(100 if small else 5000) * 1e6),
+        ("two threads", "machine", "memcpy, 2 threads", memcpy((8 if small else 256) << 20, args.seconds, 2) / 1e9),
+        ("TCP, best of 4", "machine", "loopback", max(loopback(args.seconds / 4) for _ in range(4)) / 1e9),
     ]
+    at_once, paused = (50, 10) if small else (5000, 300)
+    for way, measured in (("TCP, two processes", ping_pong), ("two threads", ping_pong_threads)):
+        found.append((way, "machine", "ping-pong", measured(at_once) * 1e6))
+        found.append((way, "machine", "ping-pong after 3 ms", measured(paused, 0.003) * 1e6))
     size = (4 if small else 1024) << 20
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         path = Path(folder) / "random"

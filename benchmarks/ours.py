@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import subprocess
 import sys
@@ -56,6 +55,9 @@ READ: dict[str, dict[str, Any]] = {
     "W2": {"view": rs.Transition(frame_stack=STACK)},
     "W3": {"view": rs.Sequence(SEQUENCE, period=SEQUENCE), "columns": ("observation", "reward")},
 }
+
+PREFETCH = {"W1": (4, 32), "W2": (4,), "W3": (4,)}
+"""Batches that a client's sampler has under way. Small ones travel several to a message, up to half of so many; priorities are as late."""
 
 
 def one_at_a_time(writer: Any, data: dict[str, Any], streams: int = 1) -> Iterator[None]:
@@ -129,21 +131,22 @@ def sampling(api: Any, workload: str, seconds: float, way: str) -> Figures:
         (call, workload, PRIORITIZED, rate(lambda: api.sample(workload, BATCH, selector="priority", beta=0.4, **read), seconds)),
         (call, workload, LEARNER, rate(learner_step, seconds)),
     ]
-    for figure, selector in ((UNIFORM, "uniform"), (PRIORITIZED, "priority"), (LEARNER, "priority")):
-        with api.sampler(workload, BATCH, selector=selector, beta=0.4, prefetch=4, **read) as sampler:
+    for ahead in (4,) if way == "embedded" else PREFETCH[workload]:
+        for figure, selector in ((UNIFORM, "uniform"), (PRIORITIZED, "priority"), (LEARNER, "priority")):
+            with api.sampler(workload, BATCH, selector=selector, beta=0.4, prefetch=ahead, **read) as sampler:
 
-            def step(sampler: Any = sampler, updating: bool = figure == LEARNER) -> None:
-                batch = next(sampler)
-                if updating:
-                    sampler.update_priorities(batch.step_ids, made)
+                def step(sampler: Any = sampler, updating: bool = figure == LEARNER) -> None:
+                    batch = next(sampler)
+                    if updating:
+                        sampler.update_priorities(batch.step_ids, made)
 
-            found.append((f"{way}, sampler", workload, figure, rate(step, seconds)))
+                found.append((f"{way}, sampler" if ahead == 4 else f"{way}, {ahead} ahead", workload, figure, rate(step, seconds)))
     return found
 
 
 @contextmanager
-def serving(path: str) -> Iterator[str]:
-    """A server in a process of its own; its address."""
+def serving(path: str) -> Iterator[tuple[str, int]]:
+    """A server in a process of its own; its address and its process id."""
     command = [sys.executable, "-m", "replaystore.cli.main", "serve", "--path", path, "--listen", "127.0.0.1:0", "--json-ready"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -151,7 +154,7 @@ def serving(path: str) -> Iterator[str]:
         line = server.stdout.readline()
         if not line:
             raise RuntimeError(f"the server ended with {server.wait()} before it was ready")
-        yield json.loads(line)["listen"]
+        yield json.loads(line)["listen"], server.pid
     finally:
         server.terminate()
         server.wait()
@@ -160,10 +163,8 @@ def serving(path: str) -> Iterator[str]:
 
 
 def clients(address: str) -> dict[str, Client]:
-    """By gRPC and, where the client can, by the local path."""
-    if "local" not in inspect.signature(Client.__init__).parameters:
-        return {"gRPC": Client(address)}
-    return {"gRPC": Client(address, local=False), "local path": Client(address)}
+    """By gRPC, and by the local path where that is taken."""
+    return {"gRPC": Client(address, local=False), "local path": Client(address, local=True)}
 
 
 def main() -> None:
@@ -178,7 +179,7 @@ def main() -> None:
                     fill(store, workload, data)
                     found += sampling(store, workload, args.seconds, "embedded")
         else:
-            with serving(f"{folder}/served") as address:
+            with serving(f"{folder}/served") as (address, _):
                 ways = clients(address)
                 for workload, data in workloads.items():
                     found += inserting(ways["gRPC"], workload, data, args.seconds, "gRPC")

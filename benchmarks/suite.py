@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from peers import NotInstallable, interpreter, last_line, names
-from workload import INSERTED_BYTES, LATENCY, SAMPLED_BYTES
+from workload import INSERTED_BYTES, LATENCY, SAMPLED_BYTES, UNITS
 
 HERE = Path(__file__).resolve().parent
 CONTESTANT_S = 1800
@@ -49,7 +49,7 @@ class Results:
         _, _, workload, figure = key
         copied = self.median("machine", "machine", "memcpy")
         bytes_ = (INSERTED_BYTES if figure.startswith("insert") else SAMPLED_BYTES).get(workload)
-        if copied is None or bytes_ is None or figure == LATENCY:
+        if copied is None or bytes_ is None or figure in UNITS:
             return None
         return statistics.median(self.values[key]) * bytes_ / (copied * 1e9)
 
@@ -85,9 +85,9 @@ class Results:
 
 def unit(figure: str) -> str:
     """What a figure's values are in."""
-    if figure == LATENCY:
-        return "ms"
-    if figure == "ping-pong":
+    if figure in UNITS:
+        return UNITS[figure]
+    if figure.startswith("ping-pong"):
         return "µs"
     if figure.startswith("insert"):
         return "steps/s"
@@ -114,6 +114,7 @@ def run(sizes: list[str], rounds: int, with_peers: bool, folder: Path, peers_fol
             "machine": [sys.executable, "limits.py"],
             "embedded": [sys.executable, "ours.py", "--part", "embedded"],
             "served": [sys.executable, "ours.py", "--part", "served"],
+            "crowd": [sys.executable, "crowd.py", "--brief"],
         }
         ours = set(contestants)
         for name in names() if with_peers else ():

@@ -27,6 +27,28 @@ ENVS = "insert, 64 environments at once"
 BULK = "insert, blocks of 1000"
 LATENCY = "insert to sampled, p50"
 
+CROWD_ONE = "1 actor and 1 learner, steps + items"
+CROWD = "200 actors and 4 learners, steps + items"
+CROWD_SHARE = "crowd, total by that of one of each"
+CROWD_APPEND = "crowd, worst append"
+CROWD_SHARE_ACTORS = "crowd, least served actor by most served"
+CROWD_SHARE_LEARNERS = "crowd, least served learner by most served"
+CROWD_THREADS = "crowd, threads of the server"
+CROWD_MEMORY = "crowd, memory of the server"
+
+UNITS = {
+    LATENCY: "ms",
+    CROWD_ONE: "/s",
+    CROWD: "/s",
+    CROWD_SHARE: "%",
+    CROWD_APPEND: "ms",
+    CROWD_SHARE_ACTORS: "%",
+    CROWD_SHARE_LEARNERS: "%",
+    CROWD_THREADS: "threads",
+    CROWD_MEMORY: "MB",
+}
+"""Of figures that are not so many items or steps per second."""
+
 SAMPLED_BYTES = {"W1": 4 * (17 + 6 + 1 + 17) + 1, "W2": 2 * STACK * 7056 + 9, "W3": 4 * SEQUENCE * (64 + 1)}
 """What one sampled item is at the least."""
 
