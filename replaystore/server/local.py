@@ -24,6 +24,7 @@ from replaystore.storage import calls
 from replaystore.storage.files import storage_errors
 from replaystore.storage.layout import PRIVATE_FOLDER
 from replaystore.v1 import data_pb2 as pb
+from replaystore.wire.layout import Layout, plan
 from replaystore.wire.local import MAX_NONCE_BYTES, FileColumn, RecipeField, add_columns, encode_recipe
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ MAX_KEPT = 4096
 _FEWEST_IDS = 1024
 _IDS_PER_RUN = 8
 """Runs are sent where there are no more than one for so many ids."""
+
+_MAX_LAYOUTS = 256
 
 _GONE = bytes(pb.SampleReplyHeader(local_gone=True).SerializeToString())
 
@@ -161,6 +164,7 @@ class _Lent:
         self._table = table
         self.key = secrets.randbits(63) | 1
         self._arrays: dict[int, tuple[str, Array, int]] = {}
+        self._layouts: dict[tuple[Any, ...], Layout] = {}  # hashing a tuple of fields takes longer than all the rest
 
     def describe(self, gathered: GatheredSample) -> Described | None:
         """How a client gathers it; None when the columns have just moved, and it is to be gathered here."""
@@ -171,7 +175,7 @@ class _Lent:
         places = [self._arrays.get(id(take.source)) for take in takes.values()]
         if None in places:
             return None
-        described = Described(gathered)
+        described = Described(gathered, self._layouts)
         for (name, take), place in zip(takes.items(), places, strict=True):
             assert place is not None
             described.add(name, place[0], place[2], take)
@@ -181,7 +185,8 @@ class _Lent:
 class Described:
     """A batch as small arrays and a recipe."""
 
-    def __init__(self, gathered: GatheredSample) -> None:
+    def __init__(self, gathered: GatheredSample, layouts: dict[tuple[Any, ...], Layout]) -> None:
+        self._layouts = layouts
         self._arrays: dict[str, Array] = {}
         self._fields: list[RecipeField] = []
         self._rows: dict[int, tuple[str, tuple[int, ...] | None]] = {}
@@ -243,9 +248,15 @@ class Described:
         return encode_recipe(tuple(self._fields))
 
     @property
-    def fields(self) -> tuple[Field, ...]:
-        """The arrays of the message."""
-        return tuple(Field(name, array.dtype, array.shape) for name, array in self._arrays.items())
+    def layout(self) -> Layout:
+        """Where the arrays go in a message."""
+        key = tuple((name, array.dtype.num, array.shape) for name, array in self._arrays.items())
+        layout = self._layouts.get(key)
+        if layout is None:
+            if len(self._layouts) >= _MAX_LAYOUTS:
+                self._layouts.clear()
+            layout = self._layouts[key] = plan(tuple(Field(name, array.dtype, array.shape) for name, array in self._arrays.items()))
+        return layout
 
     def fill(self, out: Mapping[str, Array]) -> None:
         """Writes them."""

@@ -164,7 +164,7 @@ class SampleService:
         """Where the arrays of what was drawn go in a message; lets the rows go when they do not fit one."""
         try:
             described = asked.describe(prepared.gathered)
-            layout = plan(prepared.fields if described is None else described.fields)  # from the cache, but for the first of its kind
+            layout = plan(prepared.fields) if described is None else described.layout  # from a cache, but for the first of its kind
             check_reply_size(layout.payload_bytes, self._options.max_message_bytes - _OVERHEAD_BYTES, request.batch_size)
         except BaseException:
             prepared.close()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ class FileColumn:
     rows_per_chunk: int
 
 
-@dataclass(frozen=True, slots=True)
-class RecipeField:
+class RecipeField(NamedTuple):
     """How one field is made."""
 
     name: str
@@ -45,13 +44,9 @@ class RecipeField:
     patch: str = ""
 
 
+@lru_cache(maxsize=256)
 def encode_recipe(fields: tuple[RecipeField, ...]) -> bytes:
     """A LocalRecipe message; the same fields give the same bytes."""
-    return _encode_recipe(fields)
-
-
-@lru_cache(maxsize=256)
-def _encode_recipe(fields: tuple[RecipeField, ...]) -> bytes:
     recipe = pb.LocalRecipe()
     for field in fields:
         # a shape without axes is one of one row

@@ -34,8 +34,6 @@ NOT_FOR = {
     "replaystore.wire": ("replaystore.core", "replaystore.mapping", "replaystore.storage", "replaystore.engine"),
     "replaystore.mapping": ("replaystore.core", "replaystore.wire"),
 }
-EXCEPT = {("replaystore_client.local.gathering", "replaystore.core.runs")}
-"""When it is needed, and where numba is installed; `test_importing_is_light` sees to it that nothing loads it before."""
 SOURCES = [
     (path, ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__"))
     for base in (ROOT, ROOT / "client", ROOT / "agents")
@@ -73,8 +71,6 @@ def test_imports_go_downwards(path: Path, module: str) -> None:
         return
     for name in imports_of(path):
         other = room_of(name)
-        if (module, name) in EXCEPT:
-            continue
         if other is None or other == room or (other == "replaystore" and room.startswith("replaystore_")):
             continue
         assert LEVEL[other] <= LEVEL[room], f"{module} imports {name}, which stands above it"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,16 +15,6 @@ from replaystore.wire.local import RecipeField, decode_recipe
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
-
-
-@cache
-def _kernels() -> ModuleType | None:
-    """Compiled copying of runs, where numba is installed."""
-    try:
-        from replaystore.core import runs
-    except ImportError:
-        return None
-    return runs
 
 
 class Gathering:
@@ -113,23 +101,15 @@ class _Rows:
         """All of them, in their shape."""
         if not self._runs:
             return self._array
-        kernels = _kernels()
-        out = np.empty(self.shape, np.int64)
-        if kernels is not None:
-            kernels.expand_runs(self._array, out.reshape(-1))
-            return out
-        begins, counts = self._array[:, 0], self._array[:, 1]
+        begins, counts = self._array[self._array[:, 1] != 0].T
+        if len(counts) and (counts == counts[0]).all() and counts[0] > 0:
+            return np.asarray(begins[:, None] + np.arange(counts[0]), np.int64).reshape(self.shape)
         sizes = np.abs(counts)
-        within = np.arange(out.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return np.asarray(np.repeat(begins, sizes) + within * np.repeat(counts > 0, sizes)).reshape(self.shape)
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return np.asarray(np.repeat(begins, sizes) + within * np.repeat(counts > 0, sizes), np.int64).reshape(self.shape)
 
     def copy(self, column: MappedColumn, out: Array) -> None:
         """These rows of a column."""
-        kernels = _kernels() if self._runs else None
-        if kernels is not None and column.files.row_bytes:
-            source = column.array.reshape(-1).view(np.uint8)
-            kernels.copy_runs(source, column.files.row_bytes, column.origin, self._array, out.reshape(-1).view(np.uint8))
-            return
         at = self._at.get(column.origin)
         if at is None:
             at = self._at[column.origin] = self.ids() - column.origin
