@@ -134,6 +134,7 @@ class Drawing:
             if not chooser.even:
                 weights.append(importance_weights(drawn[-1][1], beta, least))
         ids, probabilities = drawn[0] if len(drawn) == 1 else (np.concatenate(part) for part in zip(*drawn, strict=True))
+        rows.ahead.walk(rows, ids, request.view.rows)
         info: dict[str, Array] = {
             "probabilities": probabilities,
             "priorities": chooser.priorities(rows, ids),

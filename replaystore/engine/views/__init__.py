@@ -66,4 +66,4 @@ def prepare(
         small, takes = hindsight.expand(rows, plan.every, names, view, ids, info, rng)
     else:
         small, takes = stretches.expand(rows, names, view, ids, info)
-    return GatheredSample(small, takes, close, plan)
+    return GatheredSample(small, takes, close, plan, rows.ahead)

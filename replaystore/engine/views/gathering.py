@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.core.walk import Links
-from replaystore.engine.rows import Rows
+from replaystore.engine.rows import Ahead, Rows
 from replaystore.errors import InvalidArgument
 from replaystore.sampling import Field
 from replaystore.schema.columns import Column
@@ -64,10 +64,10 @@ class Plan:
 class GatheredSample:
     """A `PreparedSample`."""
 
-    __slots__ = ("_close", "_plan", "small", "takes")
+    __slots__ = ("_ahead", "_close", "_plan", "small", "takes")
 
-    def __init__(self, small: Mapping[str, Array], takes: Mapping[str, Take], close: Callable[[], None], plan: Plan) -> None:
-        self.small, self.takes, self._close, self._plan = small, takes, close, plan
+    def __init__(self, small: Mapping[str, Array], takes: Mapping[str, Take], close: Callable[[], None], plan: Plan, ahead: Ahead) -> None:
+        self.small, self.takes, self._close, self._plan, self._ahead = small, takes, close, plan, ahead
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -88,6 +88,7 @@ class GatheredSample:
 
     def fill(self, out: Mapping[str, Array]) -> None:
         """Gathers every field into ``out[field.name]``."""
+        self._ahead.take(self.takes)
         for name, take in self.takes.items():
             _gather(take, out[name])
         for name, array in self.small.items():
@@ -95,6 +96,7 @@ class GatheredSample:
 
     def arrays(self, room: Callable[[tuple[int, ...], np.dtype[Any]], Array]) -> dict[str, Array]:
         """Every field as an array: gathered into one that `room` gives, or, where it is there already, that one."""
+        self._ahead.take(self.takes)
         out: dict[str, Array] = {}
         for name, take in self.takes.items():
             out[name] = room((*take.at.shape, *take.source.shape[1:]), take.source.dtype)
