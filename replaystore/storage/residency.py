@@ -144,7 +144,8 @@ class Residency:
         if not len(starts):
             return
         self._batches += 1
-        probes = starts[(self._batches + np.arange(PROBES) * max(1, len(starts) // PROBES)) % len(starts)]
+        chosen = (self._batches + np.arange(PROBES) * max(1, len(starts) // PROBES)) % len(starts)
+        probes = starts[chosen] + (self._batches + np.arange(PROBES)) % (lengths[chosen] // _PAGE) * _PAGE
         self._quiet = self._quiet + 1 if all(in_memory(start) for start in probes.tolist()) else 0
         ask(starts, lengths)
         if self._quiet >= QUIET_AFTER:
