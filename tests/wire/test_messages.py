@@ -105,6 +105,35 @@ requests = st.builds(
 )
 
 
+@given(requests, st.lists(st.floats(0, 1), min_size=1, max_size=5), st.booleans())
+def test_a_request_for_several_batches_comes_back_as_it_went(request: SampleRequest, betas: list[float], seeded: bool) -> None:
+    seeds = [2**63 - 1 - index for index in range(len(betas))] if seeded else []
+    seed = seeds[0] if seeded and len(betas) == 1 else None
+    message = samples.encode_sample_request(1, samples.encode_query("pong", request), betas[0], seed, 2.5, betas=betas, seeds=seeds)
+    received = samples.decode_sample_request(message)
+    assert received.batches == len(betas)
+    assert received.betas == tuple(betas)
+    assert received.seeds == (tuple(seeds) or (None,) * len(betas))
+    assert received.request == dataclasses.replace(request, beta=betas[0], seed=received.seeds[0])
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 6])
+def test_batches_of_a_reply_are_parts_of_its_arrays(batches: int) -> None:
+    fields = {"data/x": np.arange(24).reshape(6, 2, 2), "info/step_ids": np.arange(6)}
+    parts = samples.split_batches(fields, batches)
+    assert len(parts) == batches
+    for name, array in fields.items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), array)
+        assert all(np.shares_memory(part[name], array) for part in parts)
+
+
+def test_a_reply_that_cannot_be_split() -> None:
+    with pytest.raises(InvalidArgument, match=r"'data/x' \(5,\) does not hold 2 batches"):
+        samples.split_batches({"data/x": np.arange(5)}, 2)
+    with pytest.raises(InvalidArgument, match="does not hold 2 batches"):
+        samples.split_batches({"data/x": np.array(5)}, 2)
+
+
 @given(requests, st.integers(1, 2**63), st.booleans())
 def test_a_sample_request_comes_back_as_it_went(request: SampleRequest, number: int, carry: bool) -> None:
     updates = samples.Updates.of([3, 4], np.array([0.5, 1.5], np.float32), "td") if carry else None
