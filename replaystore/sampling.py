@@ -88,10 +88,12 @@ class SampleRequest:
     """Importance weights are divided by the largest of the batch, or (``"table"``) by the largest that any anchor could have."""
 
     def __post_init__(self) -> None:
-        check_number("batch_size", self.batch_size, 1, MAX_BATCH_SIZE, whole=True)
-        if callable(self.beta):
-            raise InvalidArgument(f"beta={self.beta!r}: a schedule is for samplers, which count batches; one sample takes a number")
-        check_number("beta", self.beta, 0.0, 100.0)
+        if type(self.batch_size) is not int or not 1 <= self.batch_size <= MAX_BATCH_SIZE:
+            check_number("batch_size", self.batch_size, 1, MAX_BATCH_SIZE, whole=True)
+        if type(self.beta) is not float or not 0.0 <= self.beta <= 100.0:
+            if callable(self.beta):
+                raise InvalidArgument(f"beta={self.beta!r}: a schedule is for samplers, which count batches; one sample takes a number")
+            check_number("beta", self.beta, 0.0, 100.0)
         if self.seed is not None:
             check_number("seed", self.seed, 0, 2**63 - 1, whole=True)
         if self.selector is not None and not isinstance(self.selector, (str, *FREE_SELECTORS)):

@@ -176,7 +176,7 @@ def transitions(
         links.successor, links.kind, links.terminated, truncated, versions, links.origin, links.stop,
         anchors, limits, powers, path, taken, numbers, flags, discount,
     )  # fmt: skip
-    return Transitions(path, taken, *numbers, *flags, discount)
+    return Transitions(path, taken, numbers[0], numbers[1], numbers[2], numbers[3], flags[0], flags[1], discount)
 
 
 def backward(links: Links, ids: Ids, length: int) -> Ids:

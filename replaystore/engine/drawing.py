@@ -19,7 +19,7 @@ from replaystore.engine.selection.exactly import check_anchors
 from replaystore.engine.selection.explaining import why_nothing
 from replaystore.engine.selection.masses import ones
 from replaystore.engine.selectors import Choice, Selectors
-from replaystore.engine.views import plan, prepare
+from replaystore.engine.views import plan_for, prepare
 from replaystore.engine.views.gathering import GatheredSample, Plan
 from replaystore.errors import InvalidArgument
 from replaystore.sampling import Field, SampleRequest, check_as_of, derive_seed, ids_of
@@ -89,16 +89,16 @@ class Drawing:
             self._now = max(self._now, float(files.steps.columns["meta/insert_time"].array[files.next_step - 1 - files.steps.origin]))
         return self._now
 
-    def check(self, request: SampleRequest) -> None:
-        """InvalidArgument for a selector or columns that the table does not have; needs no lock."""
+    def check(self, request: SampleRequest) -> Plan:
+        """What all batches of a request have in common; InvalidArgument for a selector or columns that the table lacks. Needs no lock."""
         self._choice(request)
-        self._plan(request)
+        return self._plan(request)
 
     def _plan(self, request: SampleRequest) -> Plan:
         key = request.view, request.columns
         found = self._plans.get(key)
         if found is None:
-            found = plan(self._columns, request.view, request.columns)
+            found = plan_for(self._columns, request.view, request.columns)
             if len(self._plans) >= MOST_PLANS:
                 self._plans = {}
             self._plans[key] = found
@@ -107,11 +107,12 @@ class Drawing:
     def _choice(self, request: SampleRequest) -> Choice:
         return self._selectors.choose(request.selector, request.where, request.view.anchors)
 
-    def prepare(self, request: SampleRequest, rows: Rows, anchors: int, seeds: Seeds, betas: Betas) -> DrawnSample | None:
+    def prepare(self, request: SampleRequest, plan: Plan, rows: Rows, anchors: int, seeds: Seeds, betas: Betas) -> DrawnSample | None:
         """Draws anchors, counts and pins them; None when there are not enough to draw. The caller closes the result.
 
         Args:
             request: of one batch; its own seed and beta do not count.
+            plan: what `check` gave for it.
             rows: the table.
             anchors: how many it has.
             seeds: of each batch, or None for the table's own random numbers.
@@ -144,7 +145,7 @@ class Drawing:
             "ages": rows.stop - ids,
         }
         rng = self._files.state.rng if seeds[0] is None else seed_state(derive_seed(seeds[0], VIEW_STREAM))
-        gathered = self._expand(request, rows, ids, info, rng)
+        gathered = self._expand(request, plan, rows, ids, info, rng)
         if self.counted is not None:
             self.counted(rows, ids, info["times_sampled"])
         return DrawnSample(gathered, candidates, mass, rows, len(drawn))
@@ -178,12 +179,12 @@ class Drawing:
             "ages": rows.stop - step_ids,
         }
         rng = seed_state(derive_seed(request.seed or 0, VIEW_STREAM))
-        return DrawnSample(self._expand(request, rows, step_ids, info, rng), 0, 0.0, rows)
+        return DrawnSample(self._expand(request, self._plan(request), rows, step_ids, info, rng), 0, 0.0, rows)
 
-    def _expand(self, request: SampleRequest, rows: Rows, ids: Ids, info: dict[str, Array], rng: Array) -> GatheredSample:
+    def _expand(self, request: SampleRequest, plan: Plan, rows: Rows, ids: Ids, info: dict[str, Array], rng: Array) -> GatheredSample:
         token = self._pins.acquire()
         try:
-            return prepare(rows, self._plan(request), request.view, ids, info, rng, lambda: self._pins.release(token))
+            return prepare(rows, plan, request.view, ids, info, rng, lambda: self._pins.release(token))
         except BaseException:
             self._pins.release(token)
             raise

@@ -87,7 +87,7 @@ class Sampling:
 
     def _try_prepare(self, request: SampleRequest, seeds: Seeds, betas: Betas, ticket: Ticket | None) -> DrawnSample | None:
         n = request.batch_size
-        self._drawing.check(request)
+        plan = self._drawing.check(request)
         with self._lock:
             self._check_open()
             self._limiting.check_sample(n)
@@ -95,7 +95,7 @@ class Sampling:
                 return None
             batches = 1 if len(seeds) == 1 else self._limiting.let_through(n, self._most(request, len(seeds), ticket))
             rows, anchors = self._population.rows(), self._population.anchors
-            prepared = self._drawing.prepare(request, rows, anchors, seeds[:batches], betas[:batches])
+            prepared = self._drawing.prepare(request, plan, rows, anchors, seeds[:batches], betas[:batches])
             self._limiting.wanted = 1
             if prepared is None:
                 self._limiting.wanted = anchors_needed(request, self.config.selectors)

@@ -59,7 +59,7 @@ class StatePage:
                 self._map = mmap.mmap(fd, SIZE_BYTES, access=access)
             finally:
                 os.close(fd)
-        self.fields: npt.NDArray[Any] = np.frombuffer(self._map, STATE_DTYPE, count=1)
+        self._show(np.frombuffer(self._map, STATE_DTYPE, count=1))
         self.fresh = mode != "r" and not self.fields.view(np.uint8).any()
         """Whether there was nothing: every number begins at 0."""
         if self.fresh:
@@ -69,16 +69,17 @@ class StatePage:
                 f"{path} does not begin with the state page's magic number: remove it, its content is rebuilt but for counters"
             )
 
+    def _show(self, fields: npt.NDArray[Any]) -> None:
+        self.fields = fields
+        self._numbers = {name: fields[name] for name in STATE_DTYPE.names or ()}  # looked up at every call
+        self.rng: npt.NDArray[np.uint64] = fields["rng"][0]
+        """State of the table's random numbers, uint64[4], changed in place."""
+
     def __getitem__(self, name: str) -> int:
-        return int(self.fields[name][0])
+        return int(self._numbers[name].item(0))
 
     def __setitem__(self, name: str, value: int) -> None:
-        self.fields[name][0] = value
-
-    @property
-    def rng(self) -> npt.NDArray[np.uint64]:
-        """State of the table's random numbers, uint64[4], changed in place."""
-        return self.fields["rng"][0]  # type: ignore[no-any-return]
+        self._numbers[name][0] = value
 
     @property
     def max_mass(self) -> npt.NDArray[np.float64]:
@@ -97,4 +98,4 @@ class StatePage:
 
     def close(self) -> None:
         """Drops the mapping once no array over it is left."""
-        self.fields = np.zeros(1, STATE_DTYPE)
+        self._show(np.zeros(1, STATE_DTYPE))

@@ -18,7 +18,7 @@ from replaystore.schema.views import Episode, Hindsight, Sequence, Transition, V
 Array = npt.NDArray[Any]
 
 
-def plan(columns: Mapping[str, Column], view: View, wanted: Iterable[str] | None) -> Plan:
+def plan_for(columns: Mapping[str, Column], view: View, wanted: Iterable[str] | None) -> Plan:
     """What a request for `view` and the columns `wanted` comes to, whatever is drawn.
 
     Raises:

@@ -48,7 +48,7 @@ class Take(NamedTuple):
 
 
 class Plan:
-    """What of a request's batches is the same every time; see `replaystore.engine.views.plan`."""
+    """What of a request's batches is the same every time; see `replaystore.engine.views.plan_for`."""
 
     __slots__ = ("every", "fixed", "known", "names")
 
