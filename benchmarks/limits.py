@@ -1,4 +1,4 @@
-"""What the machine can do: copying, loopback, ping-pong, random reads past the page cache.
+"""What the machine can do: copying, loopback, ping-pong, gRPC alone, random reads past the page cache.
 
 Ping-pong is measured twice: at once again and again, and with a pause before each, as a learner that waits for an actor meets it: a CPU
 that has had nothing to do is slower to wake, on some virtual machines by far.
@@ -20,7 +20,8 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from workload import Figures, arguments, report
+from relay import relayed
+from workload import RELAYED, Figures, arguments, report
 
 DEPTH = 32
 MESSAGE = 1 << 20
@@ -166,6 +167,7 @@ def main() -> None:
     for way, measured in (("TCP, two processes", ping_pong), ("two threads", ping_pong_threads)):
         found.append((way, "machine", "ping-pong", measured(at_once) * 1e6))
         found.append((way, "machine", "ping-pong after 3 ms", measured(paused, 0.003) * 1e6))
+    found.append(("three processes", "machine", RELAYED, relayed(20 if small else 300)))
     size = (4 if small else 1024) << 20
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         path = Path(folder) / "random"

@@ -26,6 +26,7 @@ ONE_OF_MANY = "insert, one step at a time, 64 streams"
 ENVS = "insert, 64 environments at once"
 BULK = "insert, blocks of 1000"
 LATENCY = "insert to sampled, p50"
+RELAYED = "gRPC alone, sent to received, p50"
 
 CROWD_ONE = "1 actor and 1 learner, steps + items"
 CROWD = "200 actors and 4 learners, steps + items"
@@ -38,6 +39,7 @@ CROWD_MEMORY = "crowd, memory of the server"
 
 UNITS = {
     LATENCY: "ms",
+    RELAYED: "ms",
     CROWD_ONE: "/s",
     CROWD: "/s",
     CROWD_SHARE: "%",

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = ROOT / "benchmarks"
-MODULES = ("check", "limits", "peers", "suite", "tables", "workload")
+MODULES = ("check", "limits", "peers", "relay", "suite", "tables", "workload")
 
 
 @pytest.fixture
@@ -41,7 +41,8 @@ def test_a_quick_run(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "found.json").read_text())
     measured = {(one["workload"], one["figure"]) for one in found["results"]}
     assert {("machine", "memcpy"), ("machine", "loopback"), ("machine", "ping-pong"), ("W1", "insert to sampled, p50")} <= measured
-    assert {("machine", "ping-pong after 3 ms"), ("W1", "crowd, worst append"), ("W1", "crowd, total by that of one of each")} <= measured
+    assert {("machine", "ping-pong after 3 ms"), ("machine", "gRPC alone, sent to received, p50")} <= measured
+    assert {("W1", "crowd, worst append"), ("W1", "crowd, total by that of one of each")} <= measured
     assert {(workload, figure) for workload in ("W1", "W2", "W3") for figure in ("sample, uniform", "learner step")} <= measured
     assert {("W1", "insert, 64 environments at once"), ("W2", "insert, one step at a time")} <= measured
     ways = {one["way"] for one in found["results"] if one["workload"] == "W2"}
