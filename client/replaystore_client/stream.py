@@ -13,6 +13,7 @@ import grpc
 import numpy.typing as npt
 
 from replaystore.errors import InvalidArgument, ReplayStoreError
+from replaystore.wire.memory import expect_large
 from replaystore.wire.samples import decode_sample_reply
 from replaystore_client.connection import Backoff, Connection, ConnectionLost
 from replaystore_client.local import LocalPath
@@ -84,7 +85,9 @@ class SampleStream:
             self._broken = False
             self.late_after = deadline + LATE_S
             try:
-                header, fields = decode_sample_reply(next(self._call))
+                message = next(self._call)
+                expect_large(len(message))
+                header, fields = decode_sample_reply(message)
             except StopIteration:
                 failure: ReplayStoreError = self._connection.lost("the server ended the stream")
             except grpc.RpcError as error:

@@ -21,6 +21,7 @@ from replaystore.turns import Ticket
 from replaystore.v1 import data_pb2 as pb
 from replaystore.wire.framing import prefix
 from replaystore.wire.layout import Layout, fill_message, plan
+from replaystore.wire.memory import expect_large
 from replaystore.wire.samples import IncomingSample, Updates, check_reply_size, decode_sample_request, decode_update, request_number
 
 if TYPE_CHECKING:
@@ -227,6 +228,7 @@ class _Outgoing:
     async def write(self, reply: bytes) -> None:
         await self.drain()
         if len(reply) > self._inline_bytes:
+            expect_large(len(reply))
             self._leaving = asyncio.ensure_future(self._call.write_apart(reply))
             self._leaving.add_done_callback(_seen)
         else:
