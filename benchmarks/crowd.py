@@ -144,6 +144,7 @@ async def load(kind: str, address: str, count: int, seconds: float) -> None:
     times = sorted(time_ for _, took in done for time_ in took)
     found = {
         "each": [number for number, _ in done],
+        "all": len(times),
         "median_s": times[len(times) // 2] if times else None,
         "worst_s": times[-1] if times else None,
         "cpu_s": used,
@@ -186,11 +187,12 @@ def together(address: str, server: int, actors: int, learners: int, seconds: flo
             part.stdin.flush()
         time.sleep(seconds / 2)
         meanwhile = of_process(server)
-        acted, learned = (json.loads(part.communicate()[0]) for part in parts)
+        acted, learned = (json.loads(part.stdout.readline()) for part in parts if part.stdout is not None)
+        server_cpu_s = of_process(server)["cpu_s"] - before["cpu_s"]
     finally:
         for part in parts:
             part.kill()
-            part.wait()
+            part.communicate()
     steps, items = sum(acted["each"]) * ROWS / seconds, sum(learned["each"]) * BATCH / seconds
     return {
         "steps_s": steps,
@@ -198,7 +200,7 @@ def together(address: str, server: int, actors: int, learners: int, seconds: flo
         "total_s": steps + items,
         "actors": acted,
         "learners": learned,
-        "server_cpu_s": of_process(server)["cpu_s"] - before["cpu_s"],
+        "server_cpu_s": server_cpu_s,
         "load_cpu_s": acted["cpu_s"] + learned["cpu_s"],
         "threads": meanwhile["threads"],
         "own_mb": meanwhile["own_mb"],
@@ -259,7 +261,11 @@ def main() -> None:
                 f"  {kind}: {min(each)} to {max(each)} messages each; "
                 f"median {1e3 * who['median_s']:.3g} ms, worst {1e3 * who['worst_s']:.3g} ms"
             )
-        print(f"  CPU: server {part['server_cpu_s']:.2f} s, load {part['load_cpu_s']:.2f} s of {args.seconds:g} s on all CPUs")
+        messages = max(1, part["actors"]["all"] + part["learners"]["all"])
+        print(
+            f"  CPU: server {part['server_cpu_s']:.2f} s, {1e6 * part['server_cpu_s'] / messages:.0f} µs per message; load "
+            f"{part['load_cpu_s']:.2f} s, {1e6 * part['load_cpu_s'] / messages:.0f} µs"
+        )
         print(f"  server: {part['threads']} threads, {part['own_mb']:.0f} MB of its own")
     print(f"total of the crowd by that of one of each: {found['share']:.0%}")
 
