@@ -25,14 +25,14 @@ Ids = npt.NDArray[np.int64]
 READ_BY_DRAWS = (
     "replay/times_sampled",
     "replay/successor",
-    "replay/removed",
     "meta/kind",
-    "meta/previous",
-    "meta/policy_version",
     "steps/terminated",
     "steps/truncated",
+    "meta/policy_version",
+    "replay/removed",
+    "meta/previous",
 )
-"""Columns that are read of every step drawn, beside its rewards."""
+"""Columns that are read of every step drawn, beside its rewards; the last two only by views that look back."""
 
 DISTINCT = (Fifo, Lifo, MinHeap, MaxHeap)
 """Selectors of whose batches no anchor comes twice."""
@@ -72,8 +72,9 @@ class Population:
         """Deletions since the table was opened."""
         self._row_bytes = sum(layout.row_bytes for layout in files.steps.layouts)
         self._spent = self.first
-        read = {*READ_BY_DRAWS, *(path for path in files.steps.columns if is_reward(path.removeprefix("steps/")))}
-        self._ahead = Ahead(path for path in files.steps.columns if path in read and path not in private)
+        rewards = (path for path in files.steps.columns if is_reward(path.removeprefix("steps/")))
+        self.ahead = Ahead(path for path in (*READ_BY_DRAWS, *rewards) if path in files.steps.columns and path not in private)
+        """What is asked for before it is read."""
 
     def rows(self) -> Rows:
         """The rows at this moment."""
@@ -82,7 +83,7 @@ class Population:
         def array(path: str) -> Array:
             return private[path] if path in private else steps.columns[path].array
 
-        return Rows(array, steps.origin, self.first, self._files.next_step, self._ahead)
+        return Rows(array, steps.origin, self.first, self._files.next_step, self.ahead)
 
     def link(self, plan: Plan, start: int) -> None:
         """Sets successor links for the rows just written from `start` on, and lets the steps that got one enter the indexes."""

@@ -18,20 +18,25 @@ Ids = npt.NDArray[np.int64]
 class Ahead:
     """What sampling from a table needs of the disk, asked for before it is read: `replaystore.storage.residency`."""
 
-    __slots__ = ("_paths", "_taken", "_walked")
+    __slots__ = ("_taken", "_walked", "begun", "paths")
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
-        """`paths`: columns that are read of every step drawn, whatever the view."""
-        self._paths = tuple(paths)
+        self.paths = tuple(paths)
+        """Columns that are read of every step drawn, whatever the view."""
+        self.begun: Callable[[Rows], None] | None = None
+        """Called once, at the first draw, under the table's lock."""
         self._walked, self._taken = Residency(), Residency()
 
     def walk(self, rows: Rows, ids: Ids, steps: int) -> None:
         """Before the small fields of the steps `ids`, and of up to `steps` rows after each, are read."""
+        if self.begun is not None:
+            begun, self.begun = self.begun, None
+            begun(rows)
 
         def parts() -> list[Part]:
             here = ids - rows.origin
             places = np.concatenate([here, np.minimum(here + steps, rows.stop - 1 - rows.origin)])
-            return [(rows.array(path), places) for path in self._paths]
+            return [(rows.array(path), places) for path in self.paths]
 
         self._walked.ahead(parts)
 

@@ -27,7 +27,9 @@ from replaystore.engine.limiting import Limiting
 from replaystore.engine.pins import Pins
 from replaystore.engine.population import Population
 from replaystore.engine.recovery import OpenTable
+from replaystore.engine.rows import Rows
 from replaystore.engine.sampling import Sampling
+from replaystore.engine.warming import Warming
 from replaystore.errors import InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
 from replaystore.schema.limiters import MinSize, RateLimiter
 from replaystore.schema.selectors import Selector
@@ -35,6 +37,7 @@ from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.status import TableDescription, TableStats
 from replaystore.steps import OPEN, AppendResult, StepBlock
 from replaystore.storage.layout import EPISODE_DTYPES, ArrayLayout
+from replaystore.storage.residency import will_need
 from replaystore.storage.zarr_metadata import Documents
 from replaystore.turns import Ticket, WaitQueue, wait_turn
 
@@ -80,6 +83,22 @@ class Table(Sampling):
             self.config.columns, self._files, self._book, self._population, self._drawing, self._change, self._changed, self.wait_durable
         )
         """Deletes rows and writes into them."""
+        self._warming = Warming(self._borrow)
+        self._population.ahead.begun = self._warm
+
+    def _warm(self, rows: Rows) -> None:
+        """Has what draws read of every step brought into memory; leaves first, without which nothing is drawn."""
+        columns = self._files.steps.columns
+        own = self.mode != "r"  # a reader has its own copies of leaves, and nobody needs the pages that it would change
+        leaves = [path for path in columns if path.startswith("replay/priority") and own]
+        sizes = [(path, columns[path].layout.row_bytes) for path in (*leaves, *self._population.ahead.paths)]
+        self._warming.begin(rows.first, rows.stop, sizes, ["replay/times_sampled"] if own else [])
+
+    def _borrow(self, path: str, start: int, stop: int) -> tuple[Array, Callable[[], None]]:
+        with self._lock:
+            rows, token = self._population.rows(), self._pins.acquire()
+        begin = min(max(start, rows.first), rows.stop)
+        return rows.array(path)[begin - rows.origin : max(begin, min(stop, rows.stop)) - rows.origin], lambda: self._pins.release(token)
 
     @property
     def documents(self) -> Documents:
@@ -219,7 +238,7 @@ class Table(Sampling):
             begin = min(max(start, rows.first), rows.stop)
             end = max(begin, min(stop, rows.stop))
             part = slice(begin - rows.origin, end - rows.origin)
-            return {"step_id": np.arange(begin, end), **{name: rows.array(paths[name])[part].copy() for name in wanted}}
+            return {"step_id": np.arange(begin, end), **{name: will_need(rows.array(paths[name])[part]).copy() for name in wanted}}
         finally:
             self._pins.release(token)
 
@@ -382,6 +401,7 @@ class Table(Sampling):
         """
         if self._closed:
             return
+        self._warming.stop()
         if save:
             self.commit()
         with self._committing.pause(), self._lock:

@@ -44,7 +44,7 @@ SUPPORTED = sys.platform == "linux"
 
 _PAGE = mmap.PAGESIZE
 _NOWHERE = np.zeros(0, np.int64)
-_WILLNEED = 3
+_WILLNEED, _POPULATE_READ, _POPULATE_WRITE = 3, 22, 23
 _PROCESS_MADVISE = 440  # on every architecture
 _libc = ctypes.CDLL(None, use_errno=True)
 if SUPPORTED:
@@ -99,11 +99,24 @@ def ask(starts: Addresses, lengths: Addresses) -> None:
         os.close(process)
 
 
-def will_need(rows: Array) -> None:
-    """Has the kernel read mapped `rows`, C-contiguous, ahead, because they are about to be read in order. It is no error if it will not."""
-    if SUPPORTED and rows.nbytes:
-        start = rows.__array_interface__["data"][0]
-        _libc.madvise(start & -_PAGE, rows.nbytes + (start & (_PAGE - 1)), _WILLNEED)
+def will_need(rows: Array) -> Array:
+    """Has the kernel read mapped `rows`, C-contiguous, ahead, because they are about to be read in order; returns them. It is no error if
+    it will not."""
+    _advise(rows, _WILLNEED)
+    return rows
+
+
+def populate(rows: Array, *, write: bool = False) -> bool:
+    """Reads mapped `rows`, C-contiguous, into memory and into the page table; with `write` as if they were written, which marks their pages
+    as changed and saves the fault on their first change. False where the system cannot, or a file has become too short."""
+    return _advise(rows, _POPULATE_WRITE if write else _POPULATE_READ)
+
+
+def _advise(rows: Array, advice: int) -> bool:
+    if not SUPPORTED or not rows.nbytes:
+        return SUPPORTED
+    start = rows.__array_interface__["data"][0]
+    return bool(_libc.madvise(start & -_PAGE, rows.nbytes + (start & (_PAGE - 1)), advice) == 0)
 
 
 def in_memory(start: int) -> bool:

@@ -1,0 +1,95 @@
+"""Bringing the narrow columns of a large table into memory, behind its first draws.
+
+Every draw reads some bytes of these columns at random steps, under the table's lock. Page by page that takes as many waits for the disk,
+and each page of the draws' counts costs a fault on its first change; read from end to end it is a matter of seconds. Wide columns come as
+they are drawn: `replaystore.storage.residency`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from replaystore.storage.residency import populate, will_need
+
+Array = npt.NDArray[Any]
+
+PIECE_BYTES = 4 << 20
+MOST_BYTES_PER_S = 1 << 30
+REST = 0.25
+"""Share of the time at work that is then left to others."""
+
+LEAST_ROWS = 1 << 22
+"""A table of fewer rows is in memory soon enough by itself."""
+
+MOST_OF_MEMORY = 0.5
+"""Share of the memory that is available which may be filled."""
+
+
+def available_bytes() -> int:
+    """Memory that can be had without swapping; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), 0)
+
+
+Piece = tuple[Array, Callable[[], None]]
+
+
+class Warming:
+    """A thread for a while."""
+
+    def __init__(self, piece: Callable[[str, int, int], Piece]) -> None:
+        """`piece` gives, of a column's path, the rows of [start, stop) that are kept, and a call that lets them go. From any thread."""
+        self._piece = piece
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, first: int, stop: int, read: Iterable[tuple[str, int]], written: Iterable[str]) -> None:
+        """Begins if the table is large.
+
+        Args:
+            first, stop: the rows that there are now.
+            read: paths and bytes per row of the columns, in the order in which they are to come.
+            written: those of them that draws change.
+        """
+        if stop - first < LEAST_ROWS or self._stopped.is_set():
+            return
+        work = lambda: self._work(first, stop, tuple(read), frozenset(written))  # noqa: E731
+        self._thread = threading.Thread(target=work, name="replaystore-warming", daemon=True)
+        self._thread.start()
+
+    def _work(self, first: int, stop: int, read: tuple[tuple[str, int], ...], written: frozenset[str]) -> None:
+        left = int(available_bytes() * MOST_OF_MEMORY)
+        for path, row_bytes in read:
+            left -= (stop - first) * row_bytes
+            if left < 0:
+                return
+            size = max(1, PIECE_BYTES // row_bytes)
+            for start in range(first, stop, size):
+                begun = time.monotonic()
+                self._use(path, start + size, min(start + 2 * size, stop), will_need)
+                went = self._use(path, start, min(start + size, stop), lambda rows, path=path: populate(rows, write=path in written))  # type: ignore[misc]
+                took_s = time.monotonic() - begun
+                if self._stopped.wait(max(took_s * REST, PIECE_BYTES / MOST_BYTES_PER_S - took_s)) or not went:
+                    return
+
+    def _use(self, path: str, start: int, stop: int, call: Callable[[Array], Any]) -> Any:
+        rows, release = self._piece(path, start, stop)
+        try:
+            return call(rows)
+        finally:
+            release()
+
+    def stop(self) -> None:
+        """Ends it, and waits until it has."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()

@@ -1,0 +1,134 @@
+"""The thread that brings narrow columns into memory: what it touches, what it leaves alone, and how it ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import replaystore as rs
+from replaystore.engine import warming
+from replaystore.engine.warming import Warming
+
+Array = np.ndarray[Any, Any]
+
+
+class Table:
+    """Columns of a hundred rows of a byte each, of which the first are gone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, first: int = 0) -> None:
+        self.rows, self.first = np.arange(100, dtype=np.uint8), first
+        self.borrowed = 0
+        self.read: dict[str, list[int]] = {"read": [], "written": []}
+        self.ahead: list[int] = []
+        self.works = True
+        monkeypatch.setattr(warming, "LEAST_ROWS", 10)
+        monkeypatch.setattr(warming, "PIECE_BYTES", 8)
+        monkeypatch.setattr(warming, "available_bytes", lambda: 1000)
+        monkeypatch.setattr(warming, "populate", self.populate)
+        monkeypatch.setattr(warming, "will_need", lambda rows: self.ahead.extend(rows.tolist()))
+
+    def piece(self, path: str, start: int, stop: int) -> tuple[Array, Callable[[], None]]:
+        assert self.borrowed == 0
+        self.borrowed += 1
+        return self.rows[max(start, self.first) : max(stop, self.first)], self.release
+
+    def release(self) -> None:
+        self.borrowed -= 1
+
+    def populate(self, rows: Array, *, write: bool) -> bool:
+        self.read["written" if write else "read"].extend(rows.tolist())
+        return self.works
+
+
+def run(table: Table, read: list[tuple[str, int]], written: list[str], first: int = 0) -> None:
+    made = Warming(table.piece)
+    made.begin(first, 100, read, written)
+    if made._thread is not None:
+        made._thread.join()
+    made.stop()
+    assert table.borrowed == 0
+
+
+def test_every_row_comes_once_and_was_asked_for_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(monkeypatch)
+    run(table, [("a", 1), ("b", 1)], ["b"], first=3)
+    assert table.read == {"read": list(range(3, 100)), "written": list(range(3, 100))}
+    assert table.ahead == list(range(11, 100)) * 2
+
+
+def test_rows_that_were_dropped_meanwhile_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(monkeypatch, first=50)
+    run(table, [("a", 1)], [])
+    assert table.read["read"] == list(range(50, 100))
+
+
+def test_no_more_than_half_of_the_memory_available_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(monkeypatch)
+    monkeypatch.setattr(warming, "available_bytes", lambda: 399)
+    run(table, [("a", 1), ("b", 1)], ["b"])
+    assert table.read == {"read": list(range(100)), "written": []}
+
+
+def test_a_system_that_cannot_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(monkeypatch)
+    table.works = False
+    run(table, [("a", 1), ("b", 1)], [])
+    assert table.read["read"] == list(range(8))
+
+
+def test_small_tables_have_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Warming(Table(monkeypatch).piece)
+    made.begin(0, 9, [("a", 1)], [])
+    assert made._thread is None
+    made.stop()
+    made.begin(0, 100, [("a", 1)], [])  # a draw that was under way while the table was closed
+    assert made._thread is None
+
+
+def test_rows_wider_than_a_piece_come_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(monkeypatch)
+    monkeypatch.setattr(warming, "available_bytes", lambda: 10000)
+    run(table, [("a", 20)], [])
+    assert table.read["read"] == list(range(100))
+
+
+def test_available_memory_is_what_the_system_says() -> None:
+    assert warming.available_bytes() > 1 << 20
+
+
+def test_a_table_is_warmed_from_its_first_draw_and_closes_while_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    seen: list[tuple[Array, bool]] = []
+
+    def populate(rows: Array, *, write: bool) -> bool:
+        seen.append((rows.copy(), write))
+        begun.set()
+        return go_on.wait(60)
+
+    monkeypatch.setattr(warming, "LEAST_ROWS", 1)
+    monkeypatch.setattr(warming, "populate", populate)
+    config = rs.TableConfig({"observation": rs.Column((40,), "float32")}, selector=rs.Prioritized(), seed=3)
+    with rs.open(tmp_path / "s") as store:
+        store.create_table("t", rs.TableConfig({**config.columns, "action": rs.Column((), "int32")}, selector=rs.Prioritized()))
+        with store.writer("t") as writer:
+            writer.reset(np.zeros(40, np.float32))
+            for step in range(20):
+                writer.append(step, 1.0, False, False, np.zeros(40, np.float32))
+        assert not begun.is_set()
+        store.sample("t", 16)
+        assert begun.wait(60)
+        threading.Timer(0.05, go_on.set).start()
+    assert [thread for thread in threading.enumerate() if thread.name == "replaystore-warming"] == []
+    np.testing.assert_array_equal(seen[0][0][:-1] > 0, np.ones(len(seen[0][0]) - 1, bool))  # the leaves, one for each step
+    with rs.open(tmp_path / "s", mode="r") as store:
+        seen.clear()
+        store.sample("t", 16)
+        thread = store.table("t")._warming._thread
+        assert thread is not None
+        thread.join()
+        assert not any(write for _, write in seen)
