@@ -52,6 +52,7 @@ def serve(
     snapshots_folder: Annotated[
         Path | None, typer.Option("--snapshots", metavar="DIR", help="Let clients have snapshots made, each in a folder of its own in DIR.")
     ] = None,
+    no_local: Annotated[bool, typer.Option("--no-local", help="Send everything, also to clients that could read the files.")] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow addresses that other machines can reach.")] = False,
     json_ready: Annotated[bool, typer.Option("--json-ready", help="When ready, print one line of JSON instead of text.")] = False,
 ) -> None:
@@ -67,7 +68,7 @@ def serve(
         unix,
         durability=durability.value,
         commit_interval_s=commit_interval_ms / 1000,
-        options=ServerOptions(insecure=insecure, snapshots=snapshots_folder),
+        options=ServerOptions(insecure=insecure, snapshots=snapshots_folder, local=not no_local),
         on_ready=lambda info: serving.say_ready(info, as_json=json_ready),
         on_stopping=lambda signal: text.note(f"{signal}: finishing calls, closing the store"),
         on_compiling=lambda: text.note("compiling kernels, once after an installation: about half a minute"),

@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
@@ -23,6 +23,7 @@ from replaystore.server.address import is_loopback
 from replaystore.storage import calls
 from replaystore.storage.files import storage_errors
 from replaystore.storage.layout import PRIVATE_FOLDER
+from replaystore.storage.residency import SUPPORTED, Part, Residency, page_ranges
 from replaystore.v1 import data_pb2 as pb
 from replaystore.wire.layout import Layout, plan
 from replaystore.wire.local import MAX_NONCE_BYTES, FileColumn, RecipeField, add_columns, encode_recipe
@@ -46,6 +47,9 @@ _IDS_PER_RUN = 8
 """Runs are sent where there are no more than one for so many ids."""
 
 _MAX_LAYOUTS = 256
+
+_LOOKED_EVERY = 64
+"""Messages between two looks at whether their rows are in memory. Looking takes about as long as gathering."""
 
 _GONE = bytes(pb.SampleReplyHeader(local_gone=True).SerializeToString())
 
@@ -157,18 +161,39 @@ def _is_near(peer: str) -> bool:
     return kind in ("ipv4", "ipv6") and is_loopback(host)
 
 
+class _Ahead(Residency):
+    """Page faults of who gathers are not to be seen here: in a while when all seems to be in memory, pages of a batch are looked at."""
+
+    __slots__ = ()
+
+    def ahead(self, parts: Callable[[], Iterable[Part]]) -> None:
+        """See `Residency.ahead`."""
+        if not SUPPORTED:
+            return
+        if not self.asking:
+            self._batches += 1
+            if self._batches % _LOOKED_EVERY:
+                return
+        was_asking = self.asking
+        self._ask(*page_ranges(parts()))
+        if not was_asking:
+            self.asking, self._quiet = self._quiet == 0, 0
+
+
 class _Lent:
     """One table that was offered."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self.key = secrets.randbits(63) | 1
+        self._ahead = _Ahead()
         self._arrays: dict[int, tuple[str, Array, int]] = {}
         self._layouts: dict[tuple[Any, ...], Layout] = {}  # hashing a tuple of fields takes longer than all the rest
 
     def describe(self, gathered: GatheredSample) -> Described | None:
         """How a client gathers it; None when the columns have just moved, and it is to be gathered here."""
         takes = gathered.takes
+        self._ahead.ahead(lambda: [(take.source, take.at) for take in takes.values()])
         if any(id(take.source) not in self._arrays for take in takes.values()):
             # held here, so that no other array gets their ids
             self._arrays = {id(array): (layout.path, array, origin) for layout, array, origin in self._table.mapped_columns()}
