@@ -12,6 +12,8 @@ from replaystore.core.walk import DELETED, Counts, Ids, Links
 
 Mask = npt.NDArray[np.bool_]
 
+_ONE = np.uint64(1)  # unsigned, because numba tests signed indices for being negative
+
 
 @kernel
 def _walk(
@@ -33,10 +35,19 @@ def _walk(
     following = step + abs(successor[step - origin])
     count = 0
     while True:
-        window[back + count] = steps[count] = step - origin
-        blank[back + count] = False
         row_ids[count] = step
         count += 1
+        if following == step + 1:  # most rows follow each other: counting on does not wait for what says so
+            at, most, run = np.uint64(step - origin), min(limit - count, stop - 1 - following), 0
+            while run < most and not terminated[at] and kind[at + _ONE] == 0 and successor[at + _ONE] == 1:
+                at += _ONE
+                run += 1
+            piece = row_ids[count : count + run]
+            for position in range(run):
+                piece[position] = following + position
+            count += run
+            step += run
+            following += run
         if count == limit or terminated[step - origin] or kind[following - origin] != 0:
             break
         distance = abs(successor[following - origin])
@@ -44,11 +55,15 @@ def _walk(
             break
         step = following
         following = step + distance
-    window[back + count] = following - origin
-    blank[back + count] = False
+    ahead, hidden = window[back:], blank[back:]
+    for position in range(count):  # apart from the walk, which waits for what it reads
+        steps[position] = ahead[position] = row_ids[position] - origin
+        hidden[position] = False
+    ahead[count] = following - origin
+    hidden[count] = False
     for position in range(count, limit):
-        window[back + position + 1] = steps[position] = anchor - origin
-        blank[back + position + 1] = True
+        ahead[position + 1] = steps[position] = anchor - origin
+        hidden[position + 1] = True
         row_ids[position] = -1
     return count, following
 
