@@ -30,6 +30,8 @@ from replaystore.schema.views import Transition, View
 
 MAX_BATCH_SIZE = 1 << 20
 
+_SELECTORS = (str, *FREE_SELECTORS)
+
 MAX_ROWS_WALKED = 1 << 24
 """Of one batch: items times the rows that the view looks at for each. More is some gigabytes of indices for a request of fifty bytes."""
 
@@ -96,7 +98,7 @@ class SampleRequest:
             check_number("beta", self.beta, 0.0, 100.0)
         if self.seed is not None:
             check_number("seed", self.seed, 0, 2**63 - 1, whole=True)
-        if self.selector is not None and not isinstance(self.selector, (str, *FREE_SELECTORS)):
+        if self.selector is not None and not isinstance(self.selector, _SELECTORS):
             raise InvalidArgument(
                 f"selector={self.selector!r} must be the name of one of the table's selectors, or one that needs no priorities: "
                 + ", ".join(kind.__name__ for kind in FREE_SELECTORS)

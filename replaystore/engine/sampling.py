@@ -133,7 +133,7 @@ class Sampling:
         name = self._selectors.choose_prioritized(selector)
         with self._lock:
             self._check_open()
-            counts = self._selectors.update(name, self._population.rows(), ids, values.astype(np.float64))
+            counts = self._selectors.update(name, self._population.rows(), ids, values.astype(np.float64, copy=False))
         self.sampling.notify()
         return counts
 
