@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,6 +38,7 @@ class Committing:
         self._closed = False
         self._last_published = 0.0
         self._rotated = False
+        self._unread: deque[Callable[[], None]] = deque()
 
     @property
     def failed(self) -> bool:
@@ -123,7 +126,9 @@ class Committing:
                 files.sync_publication()
                 files.state.sync()  # the watermark first: recovery must never look for a file that is gone on purpose
                 for removal in removals:
-                    self._pins.retire(removal)
+                    self._pins.retire(functools.partial(self._unread.append, removal))
+            while self._unread:  # those of before too: removing a large file takes long, and is no work for a reader that lets go of it
+                self._unread.popleft()()
 
     def wait_changes(self, changes: int, timeout_s: float) -> None:
         """Returns once so many changes of live columns are on stable storage."""

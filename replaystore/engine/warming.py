@@ -1,8 +1,8 @@
 """Bringing the narrow columns of a large table into memory, behind its first draws.
 
 Every draw reads some bytes of these columns at random steps, under the table's lock. Page by page that takes as many waits for the disk,
-and each page of the draws' counts costs a fault on its first change; read from end to end it is a matter of seconds. Wide columns come as
-they are drawn: `replaystore.storage.residency`.
+and each page of the draws' counts costs a fault on its first change; read from end to end it is a matter of seconds. Wide columns are
+read as they are drawn (`replaystore.storage.residency`); what the page cache has of them is mapped, so that draws need no fault for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from replaystore.storage.residency import populate, will_need
+from replaystore.storage.residency import is_resident, populate, will_need
 
 Array = npt.NDArray[Any]
 
@@ -41,6 +41,7 @@ def available_bytes() -> int:
 
 
 Piece = tuple[Array, Callable[[], None]]
+Columns = Iterable[tuple[str, int]]
 
 
 class Warming:
@@ -52,26 +53,33 @@ class Warming:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def begin(self, first: int, stop: int, read: Iterable[tuple[str, int]], written: Iterable[str]) -> None:
+    def begin(self, first: int, stop: int, read: Columns, written: Iterable[str], wide: Columns = ()) -> None:
         """Begins if the table is large.
 
         Args:
             first, stop: the rows that there are now.
             read: paths and bytes per row of the columns, in the order in which they are to come.
             written: those of them that draws change.
+            wide: columns of which only what is in memory already comes into the page table.
         """
         if stop - first < LEAST_ROWS or self._stopped.is_set():
             return
-        work = lambda: self._work(first, stop, tuple(read), frozenset(written))  # noqa: E731
-        self._thread = threading.Thread(target=work, name="replaystore-warming", daemon=True)
+        self._thread = threading.Thread(
+            target=self._work, args=(first, stop, tuple(read), frozenset(written), tuple(wide)), name="replaystore-warming", daemon=True
+        )
         self._thread.start()
 
-    def _work(self, first: int, stop: int, read: tuple[tuple[str, int], ...], written: frozenset[str]) -> None:
+    def _work(self, first: int, stop: int, read: Columns, written: frozenset[str], wide: Columns) -> None:
+        if self._read(first, stop, read, written):
+            self._map(first, stop, wide)
+
+    def _read(self, first: int, stop: int, read: Columns, written: frozenset[str]) -> bool:
+        """Whether it was not stopped."""
         left = int(available_bytes() * MOST_OF_MEMORY)
         for path, row_bytes in read:
             left -= (stop - first) * row_bytes
             if left < 0:
-                return
+                break
             size = max(1, PIECE_BYTES // row_bytes)
             for start in range(first, stop, size):
                 begun = time.monotonic()
@@ -79,6 +87,16 @@ class Warming:
                 went = self._use(path, start, min(start + size, stop), lambda rows, path=path: populate(rows, write=path in written))  # type: ignore[misc]
                 took_s = time.monotonic() - begun
                 if self._stopped.wait(max(took_s * REST, PIECE_BYTES / MOST_BYTES_PER_S - took_s)) or not went:
+                    return False
+        return True
+
+    def _map(self, first: int, stop: int, wide: Columns) -> None:
+        for path, row_bytes in wide:
+            size = max(1, PIECE_BYTES // row_bytes)
+            for start in range(first, stop, size):
+                begun = time.monotonic()
+                self._use(path, start, min(start + size, stop), lambda rows: is_resident(rows) and populate(rows))
+                if self._stopped.wait((time.monotonic() - begun) * REST):
                     return
 
     def _use(self, path: str, start: int, stop: int, call: Callable[[Array], Any]) -> Any:

@@ -119,6 +119,16 @@ def _advise(rows: Array, advice: int) -> bool:
     return bool(_libc.madvise(start & -_PAGE, rows.nbytes + (start & (_PAGE - 1)), advice) == 0)
 
 
+def is_resident(rows: Array) -> bool:
+    """Whether mapped `rows`, C-contiguous, are all in memory; false where the system does not say."""
+    if not SUPPORTED or not rows.nbytes:
+        return False
+    start = rows.__array_interface__["data"][0]
+    length = rows.nbytes + (start & (_PAGE - 1))
+    found = np.zeros(-(-length // _PAGE), np.uint8)
+    return _libc.mincore(start & -_PAGE, length, found.ctypes.data) == 0 and bool((found & 1).all())
+
+
 def in_memory(start: int) -> bool:
     """Whether the page at an address is. Files that are not ours to write always seem to be."""
     found = ctypes.c_ubyte(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 from collections.abc import Callable, Iterable
@@ -37,7 +38,7 @@ class StoredColumn:
         self._origin = 0
         self._files: dict[int, int] = {}  # chunk → open descriptor, of chunks that may still be written or synced
         self._dirty: set[int] = set()
-        self._attached: dict[int, tuple[int, int]] = {}  # chunk → device and inode of the file that is mapped
+        self._attached: dict[int, tuple[int, int]] = {}  # chunk → device and inode of the file that is mapped; ascending
         self._folder_dirty = False
         self._inspected = 0
         self.scattered = hasattr(mmap, "MADV_RANDOM") and (layout.row_bytes > SCANNED_BYTES or layout.path in NEVER_SCANNED)
@@ -262,7 +263,7 @@ class StoredColumn:
 
         Descriptors of full chunks are closed by their call; the newest chunk's stays open.
         """
-        newest = max(self._attached, default=-1)
+        newest = next(reversed(self._attached), -1)
         due: list[Callable[[], None]] = []
         for chunk in sorted(self._dirty):
             fd = self._files.get(chunk, -1)
@@ -311,7 +312,7 @@ class StoredColumn:
 
     def droppable(self, first: int) -> list[int]:
         """Chunks all of whose rows are below `first`."""
-        return sorted(chunk for chunk in self._attached if (chunk + 1) * self.layout.rows_per_chunk <= first)
+        return list(itertools.takewhile(lambda chunk: (chunk + 1) * self.layout.rows_per_chunk <= first, self._attached))
 
     def forget(self, chunks: Iterable[int]) -> Callable[[], None]:
         """Takes `chunks` out of the bookkeeping; the returned call unmaps and unlinks them, once nobody reads them any more."""

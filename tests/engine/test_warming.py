@@ -40,7 +40,7 @@ class Table:
     def release(self) -> None:
         self.borrowed -= 1
 
-    def populate(self, rows: Array, *, write: bool) -> bool:
+    def populate(self, rows: Array, *, write: bool = False) -> bool:
         self.read["written" if write else "read"].extend(rows.tolist())
         return self.works
 
@@ -59,6 +59,17 @@ def test_every_row_comes_once_and_was_asked_for_before(monkeypatch: pytest.Monke
     run(table, [("a", 1), ("b", 1)], ["b"], first=3)
     assert table.read == {"read": list(range(3, 100)), "written": list(range(3, 100))}
     assert table.ahead == list(range(11, 100)) * 2
+
+
+def test_of_wide_columns_only_what_is_in_memory_is_mapped_and_nothing_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(monkeypatch)
+    monkeypatch.setattr(warming, "is_resident", lambda rows: rows[0] % 16 == 0)
+    made = Warming(table.piece)
+    made.begin(0, 100, [], [], [("w", 1)])
+    assert made._thread is not None
+    made._thread.join()
+    assert table.read["read"] == [row for row in range(100) if row // 8 % 2 == 0]
+    assert table.ahead == []
 
 
 def test_rows_that_were_dropped_meanwhile_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +116,7 @@ def test_a_table_is_warmed_from_its_first_draw_and_closes_while_it_is(tmp_path: 
     begun, go_on = threading.Event(), threading.Event()
     seen: list[tuple[Array, bool]] = []
 
-    def populate(rows: Array, *, write: bool) -> bool:
+    def populate(rows: Array, *, write: bool = False) -> bool:
         seen.append((rows.copy(), write))
         begun.set()
         return go_on.wait(60)

@@ -149,6 +149,14 @@ def test_what_is_not_mapped_is_no_error_and_stops_nothing(mapped: np.ndarray[Any
 
 
 @linux
+def test_what_is_resident_is_known(mapped: np.ndarray[Any, Any]) -> None:
+    assert residency.populate(mapped[8:16])
+    assert residency.is_resident(mapped[8:16])
+    assert residency.is_resident(mapped[9])
+    assert not residency.is_resident(mapped[:0])
+
+
+@linux
 def test_no_descriptor_is_left(mapped: np.ndarray[Any, Any]) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
