@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.errors import InvalidArgument, SchemaMismatch
-from replaystore.schema.columns import Column
+from replaystore.schema.columns import DTYPES, Column
 
 OPEN, TERMINATED, TRUNCATED = 0, 1, 2
 """How a run leaves its episode: still going, or closed. The last row of a closed run is the closing row: final observation, no step."""
@@ -30,6 +30,8 @@ RUN_DTYPE = np.dtype(
         ("seed", "<i8"),  # the environment's seed of this episode; -1 unknown
     ]
 )
+
+_DTYPES = {name: np.dtype(name) for name in DTYPES}
 
 Rows = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -65,34 +67,43 @@ class StepBlock:
             raise InvalidArgument("runs: a block must hold at least one run")
         if not -(2**31) <= self.actor < 2**31:
             raise InvalidArgument(f"actor={self.actor} must fit 32 bits")
-        for name, low, high in (("episode", 1, 2**63 - 1), ("first", 0, 2**31 - 1), ("rows", 1, 2**31 - 1), ("ending", 0, TRUNCATED)):
-            off = np.flatnonzero((runs[name] < low) | (runs[name] > high))
-            if len(off):
-                raise InvalidArgument(f"runs.{name}[{off[0]}]={runs[name][off[0]]} must be from {low} to {high}")
-        rows = self.rows
-        missing, unknown = columns.keys() - self.columns.keys(), self.columns.keys() - columns.keys()
-        if missing or unknown:
+        rows = closed = 0
+        for episode, first, count, ending, _, _ in runs.tolist():
+            if episode < 1 or not 0 <= first < 2**31 or not 1 <= count < 2**31 or ending > TRUNCATED:
+                raise self._wrong_run()
+            rows += count
+            closed += ending != OPEN
+        if columns.keys() != self.columns.keys():
+            missing, unknown = columns.keys() - self.columns.keys(), self.columns.keys() - columns.keys()
             wrong = f"column {min(missing)!r} is missing" if missing else f"there is no column {min(unknown)!r}"
             raise SchemaMismatch(f"{wrong}; the table has {', '.join(sorted(columns))}")
         for name, column in columns.items():
             array = self.columns[name]
             want = (rows, *column.shape)
-            if array.shape != want or array.dtype != np.dtype(column.dtype):
+            if array.shape != want or array.dtype != _DTYPES[column.dtype]:
                 raise SchemaMismatch(f"column {name!r} takes {column.dtype} {want}, got {array.dtype.name} {array.shape}")
-        self._check_closing_rows()
+        if closed:
+            self._check_closing_rows()
+
+    def _wrong_run(self) -> InvalidArgument:
+        runs = self.runs
+        for name, low, high in (("episode", 1, 2**63 - 1), ("first", 0, 2**31 - 1), ("rows", 1, 2**31 - 1), ("ending", 0, TRUNCATED)):
+            off = np.flatnonzero((runs[name] < low) | (runs[name] > high))
+            if len(off):
+                return InvalidArgument(f"runs.{name}[{off[0]}]={runs[name][off[0]]} must be from {low} to {high}")
+        raise AssertionError("every run is as it must be")
 
     def _check_closing_rows(self) -> None:
         """After a crash the flags of the closing row are all that says how an episode ended."""
         closed = np.flatnonzero(self.runs["ending"] != OPEN)
-        if len(closed):
-            rows, endings = np.cumsum(self.runs["rows"])[closed] - 1, self.runs["ending"][closed]
-            for name, ending in (("terminated", TERMINATED), ("truncated", TRUNCATED)):
-                off = np.flatnonzero(self.columns[name][rows] != (endings == ending))
-                if len(off):
-                    raise InvalidArgument(
-                        f"runs.ending[{closed[off[0]]}]={endings[off[0]]}: the run's last row is the closing row, and {name!r} must be "
-                        f"{bool(endings[off[0]] == ending)} there (1 is terminated, 2 truncated)"
-                    )
+        rows, endings = np.cumsum(self.runs["rows"])[closed] - 1, self.runs["ending"][closed]
+        for name, ending in (("terminated", TERMINATED), ("truncated", TRUNCATED)):
+            off = np.flatnonzero(self.columns[name][rows] != (endings == ending))
+            if len(off):
+                raise InvalidArgument(
+                    f"runs.ending[{closed[off[0]]}]={endings[off[0]]}: the run's last row is the closing row, and {name!r} must be "
+                    f"{bool(endings[off[0]] == ending)} there (1 is terminated, 2 truncated)"
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,11 @@ class _Journal:
         self._calls.extend(calls)
         return self._drain()
 
+    def hold(self, kind: str, result: Any, call: Callable[[], None]) -> None:
+        """Notes a call that has just failed, for the next try."""
+        self._kind, self._result = kind, result
+        self._calls.append(call)
+
     def resume(self, kind: str) -> tuple[bool, Any]:
         """Ends what is left; (True, its result) when it was a call of the same `kind`, which the caller now repeats."""
         if not self._calls:
@@ -131,14 +136,23 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
                 "there is no open episode: call reset() before step(). An Autoreset wrapper belongs around RecordExperience, not inside it"
             )
         observation, reward, terminated, truncated, info = self.env.step(action)
-        columns = {**self._noted, **(self._extras(info) if self._extras is not None else {})}
-        self._noted.clear()
+        columns = self._noted
+        if self._extras is not None:
+            columns = {**columns, **self._extras(info)}
+        if columns:
+            self._noted = {}
         self._open = not (terminated or truncated)
-
-        def write() -> None:
-            self._writer.append(action, reward, bool(terminated), bool(truncated), observation, stream=self._stream, **columns)
-
-        return self._write("step", (observation, reward, terminated, truncated, info), write)  # type: ignore[no-any-return]
+        write, ended, cut, stream = self._writer.append, bool(terminated), bool(truncated), self._stream
+        try:
+            write(action, reward, ended, cut, observation, stream, **columns)
+        except InvalidArgument:
+            self._open = False  # a step is missing: nothing may follow it in this episode
+            raise
+        except BaseException:
+            result = observation, reward, terminated, truncated, info
+            self._journal.hold("step", result, lambda: write(action, reward, ended, cut, observation, stream, **columns))
+            raise
+        return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
         """Writes what a failed call left behind, then closes the environment; the writer stays open."""

@@ -38,6 +38,18 @@ _TRANSIENT = (ConnectionLost, NotReady, Overloaded, StorageError, DeadlineExceed
 _COMMIT = prefix(pb.AppendHeader(commit=True).SerializeToString(), b"", 0)
 
 
+_forks = 0
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):  # counted there: asking for the process's number takes a system call each time
+    os.register_at_fork(after_in_child=_forked)
+
+
 @dataclass(slots=True)
 class _Sent:
     """A block that may have to be sent again."""
@@ -67,7 +79,7 @@ class RemoteSink:
         self._commit_wanted = False
         self._closing = False
         self._call: Any = None
-        self._pid = os.getpid()
+        self._forks = _forks
         self.applied_rows = self.duplicate_rows = 0
         """Rows that the server reported as new, and as known already."""
         self._thread = threading.Thread(target=self._run, name=f"replaystore-writer-{table}", daemon=True)
@@ -108,7 +120,7 @@ class RemoteSink:
         failure = self._failure
         if failure is not None:
             raise type(failure)(str(failure))
-        if os.getpid() != self._pid:
+        if _forks != self._forks:
             raise InvalidArgument("this writer was opened before a fork: open one in the child process")
 
     def close(self, timeout_s: float) -> None:
@@ -121,7 +133,7 @@ class RemoteSink:
         try:
             self.flush(False, timeout_s)
         finally:
-            if os.getpid() == self._pid:
+            if _forks == self._forks:
                 with self._changed:
                     self._closing = True
                     if self._requests is not None:

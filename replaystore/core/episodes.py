@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from replaystore.core.jit import kernel
 from replaystore.errors import InvalidArgument
 from replaystore.schema.columns import is_reward
 from replaystore.steps import OPEN, StepBlock
@@ -23,8 +24,7 @@ MAX_OPEN_EPISODES = 1 << 20
 """Beyond this the episodes that have waited longest are given up: their writers died without closing them."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenEpisode:
+class OpenEpisode(NamedTuple):
     """An episode that is going on."""
 
     first_step: int
@@ -56,6 +56,8 @@ class Plan:
 
     block: StepBlock
     """The block without the rows that the table already has."""
+    rows: int
+    """How many rows it has."""
     duplicate_rows: int
     previous: Ids
     """(runs,) step id of the row before each run's first, -1 at an episode's start."""
@@ -86,7 +88,7 @@ class EpisodeBook:
             InvalidArgument: a run does not continue its episode; says which position was expected.
         """
         runs = block.runs
-        skips = self._skips(runs)
+        skips = None if self._continue(runs) else self._skips(runs)
         duplicates = 0
         if skips is not None:
             duplicates = int(skips.sum())
@@ -98,9 +100,8 @@ class EpisodeBook:
         previous = np.empty(len(runs), np.int64)
         changes: dict[int, OpenEpisode | None] = {}
         finished: list[FinishedEpisode] = []
-        fields = (runs[name].tolist() for name in ("episode", "ending", "policy_version", "seed", "rows"))
-        rows_of_runs = zip(*fields, starts.tolist(), totals.tolist(), strict=True)
-        for index, (episode, ending, version, seed, rows, start, total) in enumerate(rows_of_runs):
+        described = zip(runs.tolist(), starts.tolist(), totals.tolist(), strict=True)
+        for index, ((episode, _, rows, ending, version, seed), start, total) in enumerate(described):
             known = changes[episode] if episode in changes else self.open.get(episode)
             last = start + rows - 1
             if known is None:
@@ -108,14 +109,26 @@ class EpisodeBook:
                 chosen = seed if seeds is None else seeds.get(episode, -1)
                 state = OpenEpisode(start, last, rows, total, block.actor, chosen, now)
             else:
-                previous[index] = known.last_step
-                state = replace(known, last_step=last, rows=known.rows + rows, total=known.total + total)
+                begun, before, rows_before, total_before, actor, known_seed, since = known
+                previous[index] = before
+                state = OpenEpisode(begun, last, rows_before + rows, total_before + total, actor, known_seed, since)
             if ending == OPEN:
                 changes[episode] = state
             else:
                 changes[episode] = None
                 finished.append(FinishedEpisode(episode, ending, version, now, state))
-        return Plan(block, duplicates, previous, starts, changes, finished)
+        return Plan(block, int(lengths.sum()), duplicates, previous, starts, changes, finished)
+
+    def _continue(self, runs: npt.NDArray[np.void]) -> bool:
+        """Whether each run is of an episode of its own and begins where that one stands, as nearly all do: nothing to skip or to refuse."""
+        episodes = runs["episode"].tolist()
+        if len(set(episodes)) < len(episodes):
+            return False
+        for episode, first in zip(episodes, runs["first"].tolist(), strict=True):
+            known = self.open.get(episode)
+            if first != (0 if known is None else known.rows) or (known is None and episode in self._finished):
+                return False
+        return True
 
     def _skips(self, runs: npt.NDArray[np.void]) -> Ids | None:
         """Rows at the head of each run that the table already has; None when there are none."""
@@ -172,6 +185,42 @@ class EpisodeBook:
     def load(self, data: list[list[Any]]) -> None:
         """The inverse of `to_json`."""
         self.open = {row[0]: OpenEpisode(*row[1:]) for row in data}
+
+
+@kernel
+def _meta(
+    starts: Any, rows: Any, previous: Any, ending: Any, episode: Any, first: Any, version: Any,
+    to_episode: Any, to_step: Any, to_previous: Any, to_kind: Any, to_version: Any,
+) -> None:  # fmt: skip
+    at = 0
+    for run in range(len(starts)):
+        row = starts[run]
+        for i in range(rows[run]):
+            to_episode[at] = episode[run]
+            to_step[at] = first[run] + i
+            to_previous[at] = row + i - 1
+            to_kind[at] = 0
+            to_version[at] = version[run]
+            at += 1
+        to_previous[at - rows[run]] = previous[run]
+        if ending[run] != 0:
+            to_kind[at - 1] = 1
+
+
+def row_meta(plan: Plan) -> dict[str, npt.NDArray[Any]]:
+    """What the rows of a plan have in ``meta/``, as far as it follows from their runs: by name, ``(rows,)`` each."""
+    runs, rows = plan.block.runs, plan.rows
+    meta: dict[str, npt.NDArray[Any]] = {
+        "episode": np.empty(rows, np.int64),
+        "step_in_episode": np.empty(rows, np.int32),
+        "previous": np.empty(rows, np.int64),
+        "kind": np.empty(rows, np.uint8),
+        "policy_version": np.empty(rows, np.int64),
+    }
+    fields = (np.ascontiguousarray(runs[name]) for name in ("rows", "ending", "episode", "first", "policy_version"))
+    lengths, ending, episode, first, version = fields
+    _meta(plan.starts, lengths, plan.previous, ending, episode, first, version, *meta.values())
+    return meta
 
 
 def row_rewards(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -65,6 +65,73 @@ def rebuild_successors_reference(previous: list[int], removed: list[int], first:
 
 
 @kernel
+def _link_runs(
+    starts: Any, rows: Any, previous: Any, removed: Any, successor: Any, origin: int, first: int, start: int, entering: Any
+) -> int:
+    for run in range(len(starts)):
+        at = starts[run] - origin
+        for i in range(at, at + rows[run] - 1):
+            successor[i] = 1
+        successor[at + rows[run] - 1] = 0
+    count = 0
+    stop = start
+    for run in range(len(starts)):
+        stop += rows[run]
+        before = previous[run]
+        distance = starts[run] - before
+        if before >= first and distance < 2147483648 and removed[before - origin] != 1:
+            successor[before - origin] = distance
+            if before < start:
+                entering[count] = before
+                count += 1
+    for step in range(start, stop):
+        if successor[step - origin] != 0:
+            entering[count] = step
+            count += 1
+    return count
+
+
+def link_runs(
+    starts: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    previous: npt.NDArray[np.int64],
+    removed: npt.NDArray[np.uint8],
+    successor: npt.NDArray[np.int32],
+    origin: int,
+    first: int,
+    start: int,
+) -> npt.NDArray[np.int64]:
+    """Links rows just appended, and the rows that they follow, in place.
+
+    Args:
+        starts: first row id of each run, ``(runs,)``; the runs lie one after the other from `start` on.
+        rows: how many rows each has.
+        previous: row id before each run, −1 where an episode begins.
+        removed, successor, origin, first: as of `rebuild_successors`; nothing is linked to rows below `first` or to deleted ones.
+        start: first of the new rows.
+
+    Returns:
+        The rows that have got a successor, ``(n,)``: those that were there before in the order of the runs, then the new ones.
+    """
+    entering = np.empty(len(starts) + int(rows.sum()), np.int64)
+    return entering[: _link_runs(starts, rows, previous, removed, successor, origin, first, start, entering)]
+
+
+def link_runs_reference(
+    starts: list[int], rows: list[int], previous: list[int], removed: dict[int, int], first: int, start: int
+) -> tuple[dict[int, int], list[int]]:
+    """The same in plain Python: the links set, and the rows that entered."""
+    links: dict[int, int] = {}
+    for begin, count in zip(starts, rows, strict=True):
+        links |= dict.fromkeys(range(begin, begin + count), 1) | {begin + count - 1: 0}
+    before = [row for row in previous if row >= first and removed[row] != DELETED]
+    for begin, row in zip(starts, previous, strict=True):
+        if row in before:
+            links[row] = begin - row
+    return links, [row for row in before if row < start] + [row for row in range(start, start + sum(rows)) if links[row]]
+
+
+@kernel
 def _delete(
     previous: Any, kind: Any, removed: Any, successor: Any, origin: int, first: int, stop: int, ids: Any, left: Any
 ) -> tuple[int, int, int]:

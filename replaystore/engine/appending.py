@@ -7,34 +7,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.core.episodes import FinishedEpisode, Plan
-from replaystore.steps import OPEN
+from replaystore.core.episodes import FinishedEpisode, Plan, row_meta
 from replaystore.storage.layout import EPISODE_DTYPES, META_DTYPES
 
 Array = npt.NDArray[Any]
 
 
-def step_arrays(plan: Plan, start: int, now: float) -> dict[str, Array]:
-    """Every array of steps/ and meta/ by path, ``(rows, …)``, for rows from step id `start` on, inserted at `now` (seconds since 1970)."""
-    runs, rows = plan.block.runs, plan.block.rows
-    lengths = runs["rows"].astype(np.int64)
-    offsets = plan.starts - start
-    previous = np.arange(start - 1, start - 1 + rows, dtype=np.int64)
-    previous[offsets] = plan.previous
-    kind = np.zeros(rows, np.uint8)
-    kind[(offsets + lengths - 1)[runs["ending"] != OPEN]] = 1
-    within = np.arange(rows, dtype=np.int64) - np.repeat(offsets, lengths)
-    meta: dict[str, Array] = {
-        "episode": np.repeat(runs["episode"], lengths),
-        "step_in_episode": np.repeat(runs["first"], lengths) + within,
-        "previous": previous,
-        "kind": kind,
-        "insert_time": np.full(rows, now),
-        "actor": np.full(rows, plan.block.actor),
-        "policy_version": np.repeat(runs["policy_version"], lengths),
-    }
+def step_arrays(plan: Plan, now: float) -> dict[str, Array]:
+    """Every array of steps/ and meta/ by path, ``(rows, …)``, of a plan's rows, inserted at `now` (seconds since 1970)."""
+    rows = plan.rows
+    meta = row_meta(plan) | {"insert_time": np.full(rows, now), "actor": np.full(rows, plan.block.actor, np.int32)}
     arrays: dict[str, Array] = {f"steps/{name}": np.ascontiguousarray(array) for name, array in plan.block.columns.items()}
-    return arrays | {f"meta/{name}": meta[name].astype(dtype, copy=False) for name, dtype in META_DTYPES.items()}
+    return arrays | {f"meta/{name}": meta[name] for name in META_DTYPES}
 
 
 def episode_arrays(finished: list[FinishedEpisode]) -> dict[str, Array]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.core.episodes import EpisodeBook, Plan
-from replaystore.core.links import DELETED, KEPT, delete_rows, use_up_rows
+from replaystore.core.links import KEPT, delete_rows, link_runs, use_up_rows
 from replaystore.engine.retention import head_kept, oldest_kept, used_up
 from replaystore.engine.rows import Ahead, Rows
 from replaystore.engine.selectors import Selectors
@@ -88,17 +88,9 @@ class Population:
     def link(self, plan: Plan, start: int) -> None:
         """Sets successor links for the rows just written from `start` on, and lets the steps that got one enter the indexes."""
         rows = self.rows()
-        origin, successor = rows.origin, rows.array("replay/successor")
-        linked = np.ones(rows.stop - start, np.int32)
-        ends = plan.starts - start + plan.block.runs["rows"] - 1
-        linked[ends] = 0
-        successor[start - origin : rows.stop - origin] = linked
-        distances = plan.starts - plan.previous
-        known = (plan.previous >= self.first) & (distances < 2**31)
-        known[known] = rows.array("replay/removed")[plan.previous[known] - origin] != DELETED
-        tails = plan.previous[known]
-        successor[tails - origin] = distances[known]
-        entering = np.concatenate([tails[tails < start], start + np.flatnonzero(successor[start - origin : rows.stop - origin])])
+        lengths = plan.block.runs["rows"].astype(np.int64)
+        removed, successor = rows.array("replay/removed"), rows.array("replay/successor")
+        entering = link_runs(plan.starts, lengths, plan.previous, removed, successor, rows.origin, self.first, start)
         self._selectors.enter(rows, entering)
         self.anchors += len(entering)
 

@@ -35,7 +35,7 @@ from replaystore.schema.limiters import MinSize, RateLimiter
 from replaystore.schema.selectors import Selector
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.status import TableDescription, TableStats
-from replaystore.steps import OPEN, AppendResult, StepBlock
+from replaystore.steps import AppendResult, StepBlock
 from replaystore.storage.layout import EPISODE_DTYPES, ArrayLayout
 from replaystore.storage.residency import will_need
 from replaystore.storage.zarr_metadata import Documents
@@ -153,11 +153,11 @@ class Table(Sampling):
             self._committing.check()
             now = self._drawing.now()
             plan = self._book.plan(block, self._files.next_step, now)
-            if plan.block.rows and not self._may_insert(ticket):
+            if plan.rows and not self._may_insert(ticket):
                 return None
-            if plan.block.rows:
+            if plan.rows:
                 self._apply(plan, now)
-            result = AppendResult(plan.block.rows, plan.duplicate_rows, self._files.next_step, self.durable_step)
+            result = AppendResult(plan.rows, plan.duplicate_rows, self._files.next_step, self.durable_step)
         self.sampling.notify()
         return result
 
@@ -166,12 +166,11 @@ class Table(Sampling):
         return self.inserting.may_try(ticket) and self._limiting.may_insert()
 
     def _apply(self, plan: Plan, now: float) -> None:
-        files, block, runs = self._files, plan.block, plan.block.runs
-        start, rows = files.next_step, block.rows
-        arrays = step_arrays(plan, start, now)
+        files, runs = self._files, plan.block.runs
+        start = files.next_step
+        arrays = step_arrays(plan, now)
         episodes = episode_arrays(plan.finished)
-        begun = (runs["first"] == 0) & (runs["seed"] >= 0)
-        seeds = tuple(zip(runs["episode"][begun].tolist(), runs["seed"][begun].tolist(), strict=True))
+        seeds = tuple((episode, seed) for episode, first, _, _, _, seed in runs.tolist() if first == 0 and seed >= 0)
         try:
             left = files.write_batch(arrays, episodes, seeds)
         except StorageError as error:
@@ -183,7 +182,7 @@ class Table(Sampling):
         self._population.link(plan, start)
         if plan.finished:
             self._selectors.finished(np.array([done.state.last_step for done in plan.finished]))
-        steps = rows - int((runs["ending"] != OPEN).sum())
+        steps = plan.rows - int(np.count_nonzero(runs["ending"]))
         files.state["inserted_steps"] += steps
         self._population.steps += steps
         newest = min(int(runs["policy_version"].max()), 2**63 - 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,11 @@ class ArrayLayout:
     rows_per_chunk: int
     live: bool = False
     """Changed in place while the table lives (priorities, links, writable columns); otherwise rows never change once written."""
+    row_bytes: int = field(init=False, repr=False, compare=False)
+    """Bytes of one row."""
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return math.prod(self.shape) * self.dtype.itemsize
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "row_bytes", math.prod(self.shape) * self.dtype.itemsize)
 
     @property
     def derived(self) -> bool:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replaystore.core.episodes import EpisodeBook, runs_of_rows
+from replaystore.core.episodes import EpisodeBook, row_meta, runs_of_rows
 from replaystore.errors import InvalidArgument
 from replaystore.steps import OPEN, RUN_DTYPE, TERMINATED, TRUNCATED, StepBlock
+from replaystore.storage.layout import META_DTYPES
 
 Row = tuple[int, int]
 
@@ -138,3 +139,24 @@ def test_runs_are_found_again_in_rows(blocks: list[StepBlock]) -> None:
         assert len(set(episode[start : start + length])) == 1
         assert (np.diff(position[start : start + length]) == 1).all()
         assert not kind[start : start + length - 1].any()
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories(), st.integers(0, 10**12))
+def test_what_rows_say_of_themselves_follows_from_their_runs(blocks: list[StepBlock], next_step: int) -> None:
+    book = EpisodeBook()
+    for block in blocks:
+        block.runs["policy_version"] = np.arange(len(block.runs))
+        plan = book.plan(block, next_step, 0.0)
+        rows = [
+            (int(run["episode"]), int(run["first"]) + i, int(start) + i - 1 if i else int(before), last == i, int(run["policy_version"]))
+            for run, start, before in zip(plan.block.runs, plan.starts, plan.previous, strict=True)
+            for last in [int(run["rows"]) - 1 if run["ending"] != OPEN else -1]
+            for i in range(int(run["rows"]))
+        ]
+        meta = row_meta(plan)
+        names = ("episode", "step_in_episode", "previous", "kind", "policy_version")
+        assert [meta[name].tolist() for name in names] == [list(column) for column in zip(*rows, strict=True)]
+        assert [meta[name].dtype.name for name in names] == [META_DTYPES[name] for name in names]
+        book.apply(plan)
+        next_step += plan.rows
