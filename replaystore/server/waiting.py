@@ -35,11 +35,11 @@ class Waker:
 
     def wake(self) -> None:
         """Ends the current or next wait. Does nothing when the loop is gone."""
-        if threading.get_ident() == self._thread:
-            self._event.set()
-            return
         try:
-            self._loop.call_soon_threadsafe(self._event.set)
+            if threading.get_ident() == self._thread:
+                self._event.set()
+            else:
+                self._loop.call_soon_threadsafe(self._event.set)
         except RuntimeError:
             pass
 
