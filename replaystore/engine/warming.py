@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from replaystore.storage.residency import is_resident, populate, will_need
+from replaystore.storage.residency import populate, resident_share, will_need
 
 Array = npt.NDArray[Any]
 
@@ -23,6 +23,9 @@ PIECE_BYTES = 4 << 20
 MOST_BYTES_PER_S = 1 << 30
 REST = 0.25
 """Share of the time at work that is then left to others."""
+
+LEAST_CACHED = 0.75
+"""Share of a piece of a wide column in memory from which on the rest of it is read too."""
 
 LEAST_ROWS = 1 << 22
 """A table of fewer rows is in memory soon enough by itself."""
@@ -60,7 +63,7 @@ class Warming:
             first, stop: the rows that there are now.
             read: paths and bytes per row of the columns, in the order in which they are to come.
             written: those of them that draws change.
-            wide: columns of which only what is in memory already comes into the page table.
+            wide: columns of which only what is in memory already, or most of which is, comes into the page table.
         """
         if stop - first < LEAST_ROWS or self._stopped.is_set():
             return
@@ -95,7 +98,7 @@ class Warming:
             size = max(1, PIECE_BYTES // row_bytes)
             for start in range(first, stop, size):
                 begun = time.monotonic()
-                self._use(path, start, min(start + size, stop), lambda rows: is_resident(rows) and populate(rows))
+                self._use(path, start, min(start + size, stop), _map_cached)
                 if self._stopped.wait((time.monotonic() - begun) * REST):
                     return
 
@@ -111,3 +114,9 @@ class Warming:
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
+
+
+def _map_cached(rows: Array) -> None:
+    if resident_share(rows) >= LEAST_CACHED:
+        will_need(rows)
+        populate(rows)

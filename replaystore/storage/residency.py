@@ -119,14 +119,14 @@ def _advise(rows: Array, advice: int) -> bool:
     return bool(_libc.madvise(start & -_PAGE, rows.nbytes + (start & (_PAGE - 1)), advice) == 0)
 
 
-def is_resident(rows: Array) -> bool:
-    """Whether mapped `rows`, C-contiguous, are all in memory; false where the system does not say."""
+def resident_share(rows: Array) -> float:
+    """Which part of the pages of mapped `rows`, C-contiguous, is in memory, 0 to 1; 0 where the system does not say."""
     if not SUPPORTED or not rows.nbytes:
-        return False
+        return 0.0
     start = rows.__array_interface__["data"][0]
     length = rows.nbytes + (start & (_PAGE - 1))
     found = np.zeros(-(-length // _PAGE), np.uint8)
-    return _libc.mincore(start & -_PAGE, length, found.ctypes.data) == 0 and bool((found & 1).all())
+    return float((found & 1).mean()) if _libc.mincore(start & -_PAGE, length, found.ctypes.data) == 0 else 0.0
 
 
 def in_memory(start: int) -> bool:
