@@ -17,15 +17,32 @@ State = npt.NDArray[np.uint64]
 
 _FRACTION = 1.0 / 9007199254740992.0  # 2**-53
 _S17, _S23, _S45, _S11, _S32 = np.uint64(17), np.uint64(23), np.uint64(45), np.uint64(11), np.uint64(32)
+_S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
+_STEP, _MIX_1, _MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _R23, _R45 = np.uint64(64 - 23), np.uint64(64 - 45)
 _LOW32 = np.uint64(0xFFFFFFFF)
 _ONE = np.uint64(1)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
+@kernel
+def _seed(seed: int, state: State) -> None:
+    x = np.uint64(seed)
+    for i in range(4):
+        x += _STEP
+        z = (x ^ (x >> _S30)) * _MIX_1
+        z = (z ^ (z >> _S27)) * _MIX_2
+        state[i] = z ^ (z >> _S31)
+
+
 def seed_state(seed: int) -> State:
     """A fresh state, ``uint64[4]``, for `seed` (any int; its low 64 bits count)."""
-    return np.array(seed_words(seed), dtype=np.uint64)
+    state = np.empty(4, np.uint64)
+    if 0 <= seed < 1 << 63:
+        _seed(seed, state)
+    else:
+        state[:] = seed_words(seed)
+    return state
 
 
 @kernel

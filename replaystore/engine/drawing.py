@@ -144,7 +144,9 @@ class Drawing:
             "step_ids": ids,
             "ages": rows.stop - ids,
         }
-        rng = self._files.state.rng if seeds[0] is None else seed_state(derive_seed(seeds[0], VIEW_STREAM))
+        rng = self._files.state.rng
+        if plan.chooses and seeds[0] is not None:
+            rng = seed_state(derive_seed(seeds[0], VIEW_STREAM))
         gathered = self._expand(request, plan, rows, ids, info, rng)
         if self.counted is not None:
             self.counted(rows, ids, info["times_sampled"])

@@ -32,7 +32,8 @@ def plan_for(columns: Mapping[str, Column], view: View, wanted: Iterable[str] | 
         for name in view.state_columns:
             if not any(column == name or column.startswith(f"{name}/") for column in named):
                 raise InvalidArgument(f"state_columns: there is no column {name!r}; the table has {', '.join(named)}")
-    return Plan(chosen, named, fixed=not isinstance(view, Episode))
+    chooses = isinstance(view, Hindsight) or (isinstance(view, Transition) and isinstance(view.n_step, tuple))
+    return Plan(chosen, named, chooses=chooses, fixed=not isinstance(view, Episode))
 
 
 def prepare(

@@ -50,11 +50,13 @@ class Take(NamedTuple):
 class Plan:
     """What of a request's batches is the same every time; see `replaystore.engine.views.plan_for`."""
 
-    __slots__ = ("every", "fixed", "known", "names")
+    __slots__ = ("chooses", "every", "fixed", "known", "names")
 
-    def __init__(self, names: dict[str, str], every: dict[str, str], *, fixed: bool) -> None:
+    def __init__(self, names: dict[str, str], every: dict[str, str], *, chooses: bool, fixed: bool) -> None:
         self.names, self.every = names, every
         """Of the columns to be read, and of all: in the batch and in the table."""
+        self.chooses = chooses
+        """Whether the view draws random numbers."""
         self.fixed = fixed
         """Whether the number of items says of which shape the fields are."""
         self.known: dict[int, tuple[Field, ...]] = {}
