@@ -25,6 +25,9 @@ _EXACT: Mapping[str, tuple[type, ...]] = {
 }
 """Types of scalars that a column takes as they are, without a look at their values; any other takes its own only."""
 
+LISTED_BYTES = 1024
+"""An array up to this size is faster turned into bytes, and these joined by the block, than assigned to a row of a buffer."""
+
 _NESTED: Target = ((), None, ())
 _USUAL = ("action", "reward", "observation")
 
@@ -42,12 +45,21 @@ class Fitting:
         self._targets = {name: _target(column) for name, column in columns.items()}
         self._whole = {name: _whole(column) for name, column in columns.items()}
         self.usual = tuple(part for name in _USUAL for part in self._targets.get(name, _NESTED))
+        for name in ("action", "observation"):
+            if name in columns and columns[name].shape and columns[name].row_bytes <= LISTED_BYTES:
+                staging.listed[name] = [[] for _ in range(staging.streams)]
+        self._staging = staging
         self.batched = {name: (self._buffers[name], np.dtype(c.dtype), (staging.streams, *c.shape)) for name, c in columns.items()}
 
-    def lane(self, s: int) -> tuple[Any, Any, Any]:
-        """Where a stream's actions, rewards and observations go, as far as each is one column: ``(capacity, *shape)``."""
+    def lane(self, s: int) -> tuple[Any, Any, Any, Any, Any]:
+        """Where a stream's actions, rewards and observations go, as far as each is one column: ``(capacity, *shape)``.
+
+        Then the lists that actions and observations go to instead, as bytes, or None.
+        """
         action, reward, observation = (self._buffers[name][:, s] if name in self._buffers else None for name in _USUAL)
-        return action, reward, observation
+        listed = self._staging.listed
+        actions, observations = (listed[name][s] if name in listed else None for name in ("action", "observation"))
+        return action, reward, observation, actions, observations
 
     def put(self, name: str, value: Any, s: int, slot: int) -> int:
         """Puts one value, or the parts of a nested one, into a slot of a stream; returns how many columns that were.
@@ -61,6 +73,8 @@ class Fitting:
             for path, part in parts.items():
                 self._buffers[path][slot, s] = part
             return len(parts)
+        if name in self._staging.listed and self._staging.listed[name][s]:
+            self._staging.settle(name, s)
         types, dtype, shape = target
         kind = type(value)
         if kind is int:

@@ -30,6 +30,8 @@ class Staging:
         counts, count_of: rows finished, as int64 and as a memoryview of it; slot ``counts[s]`` holds the pending observation.
         running, is_running: whether the stream's episode goes on, likewise.
         rows: rows finished in all streams.
+        listed: small arrays that streams gave one by one and that are not in the buffers yet, as bytes: by column, a list per stream.
+            The last is for row ``counts[s]`` − 1; of observations it is the pending one.
         together: when all streams run and have as many rows, how many, and `counts` and `rows` are not kept meanwhile; else −1.
     """
 
@@ -44,6 +46,7 @@ class Staging:
         self.is_running = memoryview(self.running.data)
         self.rows = 0
         self.together = -1
+        self.listed: dict[str, list[list[bytes]]] = {}
         self._start = np.zeros(streams, np.int64)  # slot at which the current run of the stream begins
         self._episode = np.zeros(streams, np.int64)
         self._position = np.zeros(streams, np.int64)  # step in episode of the row in that slot
@@ -62,8 +65,22 @@ class Staging:
             self.rows = self.together * self.streams
             self.together = -1
 
+    def settle_all(self) -> None:
+        """Puts all that is listed into the buffers."""
+        for name, lists in self.listed.items():
+            for s, rows in enumerate(lists):
+                if rows:
+                    self.settle(name, s)
+
+    def settle(self, name: str, s: int) -> None:
+        """Puts what is listed of a column and a stream into its buffer."""
+        rows, buffer = self.listed[name][s], self.buffers[name]
+        stop = self.count_of[s] + (name in self.observations)
+        buffer[stop - len(rows) : stop, s] = np.frombuffer(b"".join(rows), buffer.dtype).reshape(len(rows), *buffer.shape[2:])
+        rows.clear()
+
     def join(self) -> None:
-        """Streams that stand alike go on together."""
+        """Streams that stand alike go on together. Nothing is listed."""
         count = self.count_of[0]
         if self.running.all() and (self.counts == count).all():
             self.together = count
@@ -85,6 +102,9 @@ class Staging:
 
     def close(self, s: int, ending: int, version: int) -> None:
         """The episode ends: the pending observation becomes its closing row."""
+        for name, lists in self.listed.items():
+            if lists[s]:
+                self.settle(name, s)
         slot = self.count_of[s]
         for name in self.others:
             self.buffers[name][slot, s] = 0
@@ -110,6 +130,7 @@ class Staging:
 
         Nothing counts as sent before `sent`. Runs that go on are of policy `version`.
         """
+        self.settle_all()
         tails = np.flatnonzero(self.running & (self.counts > self._start))
         runs = np.empty(len(tails), RUN_DTYPE)
         runs["episode"], runs["first"], runs["rows"] = self._episode[tails], self._position[tails], (self.counts - self._start)[tails]

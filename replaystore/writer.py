@@ -80,11 +80,12 @@ class Writer:
             raise InvalidArgument("a table needs an 'observation' column (or nested ones below it) to be written by a Writer")
         self._fitting = Fitting(columns, self._staging)
         self._usual, self._batched = self._fitting.usual, self._fitting.batched
-        self._lanes: list[tuple[Any, Any, Any] | None] = [None] * streams
+        self._lanes: list[tuple[Any, Any, Any, Any, Any] | None] = [None] * streams
         self._wanted = len(self._staging.others)
         self._no_flags, self._all = bytes(streams), np.arange(streams)
         self._poll = sink.poll
-        self._last_sent = time.monotonic()
+        self._last_sent = _now()
+        self._due_at = self._last_sent + interval_s
         self._closed = False
 
     # -- one stream at a time
@@ -109,7 +110,6 @@ class Writer:
         slot = staging.count_of[s]
         for name, value in values.items():
             staging.buffers[name][slot, s] = value
-        staging.join()
 
     def append(
         self, action: Any, reward: Any, terminated: bool, truncated: bool, next_observation: Any, stream: int = 0, **extras: Any
@@ -137,16 +137,20 @@ class Writer:
             raise InvalidArgument(f"stream {s} has no open episode: call reset(observation, stream={s}) first")
         slot = staging.count_of[s]  # until it counts, what is put into it is not recorded
         rows = staging.rows
-        if slot + 3 > self._capacity or rows >= self._block_rows or (rows and _now() - self._last_sent >= self._interval_s):
+        if slot + 3 > self._capacity or rows >= self._block_rows or (rows and _now() >= self._due_at):
             self._send()
             slot = staging.count_of[s]
         else:
             self._poll()
-        to_actions, to_rewards, to_observations = self._lanes[s] or self._new_lane(s)
+        to_actions, to_rewards, to_observations, actions, observations = self._lanes[s] or self._new_lane(s)
+        listed = None
         a_types, a_dtype, a_shape, r_types, r_dtype, r_shape, o_types, o_dtype, o_shape = self._usual
         given = 4
         if type(action) in a_types and (not a_shape or (action.dtype is a_dtype and action.shape == a_shape)):
-            to_actions[slot] = action
+            if actions is None:
+                to_actions[slot] = action
+            else:
+                listed = action.tobytes()
         else:
             given += self._fitting.put("action", action, s, slot) - 1
         if type(reward) in r_types and (not r_shape or (reward.dtype is r_dtype and reward.shape == r_shape)):
@@ -157,8 +161,9 @@ class Writer:
             terminated = bool(fit("terminated", self._columns["terminated"], terminated, None))
         if type(truncated) not in _FLAGS:
             truncated = bool(fit("truncated", self._columns["truncated"], truncated, None))
-        for name, value in extras.items():
-            given += self._fitting.put(name, value, s, slot)
+        if extras:
+            for name, value in extras.items():
+                given += self._fitting.put(name, value, s, slot)
         if given != self._wanted:
             names = {"action", "reward", "terminated", "truncated", *extras}
             given += self._fitting.leave_open(names, s, slot)
@@ -168,9 +173,14 @@ class Writer:
             type(next_observation) in o_types
             and (not o_shape or (next_observation.dtype is o_dtype and next_observation.shape == o_shape))
         ):  # fmt: skip
-            to_observations[slot + 1] = next_observation
+            if observations is None:
+                to_observations[slot + 1] = next_observation
+            else:
+                observations.append(next_observation.tobytes())
         else:
             self._fitting.put("observation", next_observation, s, slot + 1)
+        if listed is not None:
+            actions.append(listed)
         staging.count_of[s] = slot + 1
         staging.rows += 1
         if terminated or truncated:
@@ -225,6 +235,7 @@ class Writer:
             if len(values) != self._wanted:
                 raise self._fitting.incomplete(values)
         staging.apart()
+        staging.settle_all()
         if int(staging.counts.max()) + 3 > self._capacity or self._due():
             self._send()
         begun = np.flatnonzero(mask)
@@ -260,7 +271,7 @@ class Writer:
         staging = self._staging
         slot = staging.together
         rows = slot * self._streams
-        if slot + 3 > self._capacity or rows >= self._block_rows or (rows and _now() - self._last_sent >= self._interval_s):
+        if slot + 3 > self._capacity or rows >= self._block_rows or (rows and _now() >= self._due_at):
             return False
         if len(extras) + 4 != self._wanted:
             return False
@@ -350,7 +361,7 @@ class Writer:
             )
         return int(stream)
 
-    def _new_lane(self, s: int) -> tuple[Any, Any, Any]:
+    def _new_lane(self, s: int) -> tuple[Any, Any, Any, Any, Any]:
         lane = self._lanes[s] = self._fitting.lane(s)
         return lane
 
@@ -366,7 +377,7 @@ class Writer:
 
     def _due(self) -> bool:
         rows = self._staging.rows
-        return rows >= self._block_rows or (rows > 0 and _now() - self._last_sent >= self._interval_s)
+        return rows >= self._block_rows or (rows > 0 and _now() >= self._due_at)
 
     def _make_room(self, s: int) -> None:
         if self._staging.count_of[s] + 3 > self._capacity or self._due():
@@ -391,3 +402,4 @@ class Writer:
         else:
             self._poll()
         self._last_sent = _now()
+        self._due_at = self._last_sent + self._interval_s

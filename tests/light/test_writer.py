@@ -130,7 +130,8 @@ def test_every_row_once_and_in_order(operations: list[tuple[str, int, str, int]]
         elif operation in ("step", "refuse"):
             following = fresh()
             try:
-                writer.append(clock, clock / 2, terminated, truncated, following, stream=s, note=1.0)
+                given = following if clock % 3 else np.array(following, np.float32)
+                writer.append(clock, clock / 2, terminated, truncated, given, stream=s, note=1.0)
             except NotReady:
                 continue
             oracle.step(s, clock, clock / 2, terminated, truncated, following)
