@@ -91,9 +91,12 @@ class Table(Sampling):
         columns = self._files.steps.columns
         own = self.mode != "r"  # a reader has its own copies of leaves, and nobody needs the pages that it would change
         leaves = [path for path in columns if path.startswith("replay/priority") and own]
-        narrow = [(path, columns[path].layout.row_bytes) for path in (*leaves, *self._population.ahead.paths)]
-        wide = [(path, column.layout.row_bytes) for path, column in columns.items() if column.scattered and path.startswith("steps/")]
-        self._warming.begin(rows.first, rows.stop, narrow, ["replay/times_sampled"] if own else [], wide)
+        first = [*leaves, *self._population.ahead.paths]
+        narrow = [*first, *(path for path in columns if path.startswith("steps/") and path not in first and not columns[path].scattered)]
+        wide = [path for path in columns if path.startswith("steps/") and path not in narrow]
+        sizes = {path: columns[path].layout.row_bytes for path in (*narrow, *wide)}
+        read, cached = [(path, sizes[path]) for path in narrow], [(path, sizes[path]) for path in wide]
+        self._warming.begin(rows.first, rows.stop, read, ["replay/times_sampled"] if own else [], cached)
 
     def _borrow(self, path: str, start: int, stop: int) -> tuple[Array, Callable[[], None]]:
         with self._lock:

@@ -28,8 +28,8 @@ Part = tuple[Array, npt.NDArray[np.int64]]
 LOOKED_EVERY = 16
 """Batches between two looks at the page faults, while everything seems to be in memory."""
 
-MOST_FAULTS = 2 * LOOKED_EVERY
-"""More major faults than these in that time: something is not in memory."""
+MOST_FAULTS = 8 * LOOKED_EVERY
+"""More major faults than these in that time cost more than asking does."""
 
 PROBES = 8
 """Pages of a batch that are looked at while asking."""
