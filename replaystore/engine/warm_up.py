@@ -55,7 +55,7 @@ def warm_up() -> None:
         goals = Hindsight(Transition((1, 2)), achieved="observation", desired="observation")
         views: tuple[View, ...] = (Sequence(2, frame_stack=2), Episode(), Episode(packed=True), goals, replace(goals, strategy="random"))
         for view in views:
-            table.sample(SampleRequest(4, view, Uniform()), 1.0)
+            table.sample(SampleRequest(4, view, Uniform(), seed=1), 1.0)
         table.alter(retention=Retention(20, max_times_sampled=1))
         table.changing.delete_steps([25])
         table.changing.delete_episodes(where=Filter(max_length=20))
