@@ -67,15 +67,16 @@ class Closing(Protocol):
 class Lending:
     """Which tables of a store clients on this machine may map, and under which keys."""
 
-    def __init__(self, store: Store, *, enabled: bool, longest_s: float) -> None:
+    def __init__(self, store: Store, *, enabled: bool, longest_s: float, least_bytes: int = 0) -> None:
         """Nothing is written before the first offer.
 
         Args:
             store: what is served.
             enabled: False offers nothing.
             longest_s: how long at most the files of a batch are kept for a client that has not gathered it.
+            least_bytes: messages with less to gather are sent as if there was no local path.
         """
-        self._store, self._enabled, self.longest_s = store, enabled, longest_s
+        self._store, self._enabled, self.longest_s, self._least_bytes = store, enabled, longest_s, least_bytes
         self._boot = boot_id()
         self._token: bytes | None = None
         self._tables: WeakKeyDictionary[Table, _Lent] = WeakKeyDictionary()
@@ -138,7 +139,7 @@ class Lending:
     def _of(self, table: Table) -> _Lent:
         lent = self._tables.get(table)
         if lent is None:
-            lent = self._tables[table] = _Lent(table)
+            lent = self._tables[table] = _Lent(table, self._least_bytes)
         return lent
 
     def lent(self, table: Table, key: int) -> _Lent | None:
@@ -183,16 +184,18 @@ class _Ahead(Residency):
 class _Lent:
     """One table that was offered."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, table: Table, least_bytes: int) -> None:
+        self._table, self._least_bytes = table, least_bytes
         self.key = secrets.randbits(63) | 1
         self._ahead = _Ahead()
         self._arrays: dict[int, tuple[str, Array, int]] = {}
         self._layouts: dict[tuple[Any, ...], Layout] = {}  # hashing a tuple of fields takes longer than all the rest
 
     def describe(self, gathered: GatheredSample) -> Described | None:
-        """How a client gathers it; None when the columns have just moved, and it is to be gathered here."""
+        """How a client gathers it; None when it is little, or the columns have just moved: then it is to be gathered here."""
         takes = gathered.takes
+        if sum(take.at.size * take.source.strides[0] for take in takes.values()) < self._least_bytes:
+            return None
         self._ahead.ahead(lambda: [(take.source, take.at) for take in takes.values()])
         if any(id(take.source) not in self._arrays for take in takes.values()):
             # held here, so that no other array gets their ids

@@ -33,6 +33,9 @@ class ServerOptions:
     local: bool = True
     """Offer clients on this machine to read the tables' files themselves."""
 
+    local_least_bytes: int = 256 << 10
+    """What is smaller is sent to such clients all the same: that is faster."""
+
     local_keep_s: float = 60.0
     """For so long, at most, files that such a client has not read yet are kept although the table has dropped them."""
 

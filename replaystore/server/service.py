@@ -99,7 +99,7 @@ class Server:
             max_message_bytes=options.max_message_bytes,
         )
         append = AppendService(store, options, self.instance, self._copying, self._disk)
-        self._lending = Lending(store, enabled=options.local, longest_s=options.local_keep_s)
+        self._lending = Lending(store, enabled=options.local, longest_s=options.local_keep_s, least_bytes=options.local_least_bytes)
         sample = SampleService(store, options, self._copying, self._lending)
         control = ControlService(store, options, info, self._disk)
         parameters = self._parameters = ParameterService(store, options, self._disk)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import replaystore as rs
+from replaystore.server.options import ServerOptions
 from replaystore.server.thread import ServerThread, start_in_thread
 from replaystore_client import Client
 
@@ -30,7 +31,8 @@ class Side:
         self._store = rs.open(self.path, commit_interval_s=0.02)
         self.api: Any = self._store
         if self.kind == "remote":
-            self._server = start_in_thread(self._store)
+            # from a stream's second request on by the local path, however small a batch is
+            self._server = start_in_thread(self._store, options=ServerOptions(local_least_bytes=0))
             self.api = Client(self._server.address)
 
     def close(self) -> None:

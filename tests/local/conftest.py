@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 import replaystore as rs
+from replaystore.server.options import ServerOptions
 from replaystore.server.thread import ServerThread, start_in_thread
 from replaystore.store import Store
 from replaystore_client import Client
+
+EVERYTHING = ServerOptions(local_least_bytes=0)
+"""By the local path, however little it is."""
 
 WIDE = 1024
 """Floats of an observation: a page, so that chunk files are as small as the retention lets them be."""
@@ -81,7 +85,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def server(store: Store) -> Iterator[ServerThread]:
-    with start_in_thread(store) as running:
+    with start_in_thread(store, options=EVERYTHING) as running:
         yield running
 
 

@@ -18,14 +18,14 @@ from replaystore.server.thread import ServerThread, start_in_thread
 from replaystore.store import Store
 from replaystore.v1 import data_pb2 as pb
 from replaystore_client import Client
-from tests.local.conftest import check, chunks, config, play, until
+from tests.local.conftest import EVERYTHING, check, chunks, config, play, until
 from tests.server.conftest import ServerProcess
 
 
 @contextmanager
 def impatient(store: Store) -> Iterator[str]:
     """A server that keeps nothing for long; its address."""
-    with start_in_thread(store, options=ServerOptions(local_keep_s=0.01)) as server:
+    with start_in_thread(store, options=ServerOptions(local_keep_s=0.01, local_least_bytes=0)) as server:
         yield server.address
 
 
@@ -179,12 +179,12 @@ def test_a_dropped_table_ends_in_an_error(store: Store, local: Client) -> None:
 def test_another_server_on_the_same_address(store: Store) -> None:
     store.create_table("t", config())
     play(store, "t", 50)
-    server = start_in_thread(store)
+    server = start_in_thread(store, options=EVERYTHING)
     address = server.address
     with Client(address) as client, client.sampler("t", 8, prefetch=2) as sampler:
         for _ in range(4):
             check(next(sampler), 0)
-        for options in (ServerOptions(), ServerOptions(local=False)):
+        for options in (EVERYTHING, ServerOptions(local=False)):
             server.stop()
             server = start_in_thread(store, listen=address, options=options)
             for _ in range(8):
@@ -200,7 +200,7 @@ def test_a_server_killed_in_mid_stream(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "data", "127.0.0.1:0", "interval")
     address = server.address
     try:
-        with Client(address) as client, client.sampler("t", 16, prefetch=4, timeout_s=60.0) as sampler:
+        with Client(address) as client, client.sampler("t", 64, prefetch=4, timeout_s=60.0) as sampler:
             for _ in range(8):
                 check(next(sampler), 0)
             assert sampler.path == "local"

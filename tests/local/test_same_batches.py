@@ -14,7 +14,7 @@ import replaystore as rs
 from replaystore.server.thread import start_in_thread
 from replaystore.store import Store
 from replaystore_client import Client
-from tests.local.conftest import config, play, same
+from tests.local.conftest import EVERYTHING, config, play, same
 from tests.views.worlds import EPISODES, HINDSIGHTS, SEQUENCES, TRANSITIONS, Move, World, moves
 
 Clients = tuple[Client, Client]
@@ -23,7 +23,11 @@ VIEWS = {"transition": TRANSITIONS, "sequence": SEQUENCES, "episode": EPISODES, 
 
 @pytest.fixture(scope="module")
 def clients(shared_store: Store) -> Iterator[Clients]:
-    with start_in_thread(shared_store) as server, Client(server.address) as local, Client(server.address, local=False) as wire:
+    with (
+        start_in_thread(shared_store, options=EVERYTHING) as server,
+        Client(server.address) as local,
+        Client(server.address, local=False) as wire,
+    ):
         yield local, wire
 
 
