@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from replaystore.core.runs import find_runs
 from replaystore.engine.recovery import new_table
 from replaystore.engine.table import Table
 from replaystore.sampling import SampleRequest
@@ -60,3 +61,4 @@ def warm_up() -> None:
         table.changing.delete_steps([25])
         table.changing.delete_episodes(where=Filter(max_length=20))
         table.close()
+    find_runs(np.zeros(1, np.int64), 0, np.empty((1, 2), np.int64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -188,3 +189,7 @@ class MappedTable:
         if self._folder >= 0:
             os.close(self._folder)
             self._folder = -1
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter may be on its way out
+            self.close()

@@ -1,0 +1,112 @@
+"""Rows as runs are the rows again, and recipes that cannot be are refused before anything is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import replaystore as rs
+from replaystore.core.runs import find_runs
+from replaystore.mapping.buffers import BufferPool
+from replaystore.mapping.columns import ColumnFiles, MappedTable, open_folder
+from replaystore.wire.local import RecipeField, decode_recipe, encode_recipe
+from replaystore_client.local.gathering import Gathering, _Rows
+
+PIECES = st.lists(st.tuples(st.integers(-1, 40), st.integers(1, 12), st.booleans()), min_size=1, max_size=12)
+
+
+def naive_runs(rows: list[int]) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    while rows:
+        step = 0 if rows[1:2] == rows[:1] else 1
+        count = 1
+        while count < len(rows) and rows[count] == rows[0] + step * count:
+            count += 1
+        runs.append((rows[0], count if step else -count))
+        rows = rows[count:]
+    return runs
+
+
+@settings(max_examples=200, deadline=None, database=None, derandomize=True)
+@given(PIECES, st.integers(0, 100), st.integers(0, 5))
+def test_rows_as_runs_are_the_rows_again(pieces: list[tuple[int, int, bool]], origin: int, padding: int) -> None:
+    rows = [first + (place if follows else 0) for first, count, follows in pieces for place in range(count)]
+    found = np.empty((len(rows) + padding, 2), np.int64)
+    count = find_runs(np.array(rows), origin, found[: len(rows)])
+    assert [tuple(run) for run in found[:count].tolist()] == [(first + origin, many) for first, many in naive_runs(rows)]
+    found[count:] = found[0, 0], 0  # fills up, as the server does
+    named = _Rows(found[: count + padding], (len(rows),), BufferPool())
+    assert named.ids().tolist() == [row + origin for row in rows]
+    assert named.ids(origin).tolist() == rows
+    if min(rows) >= 0:
+        named.check(min(rows) + origin, max(rows) + origin + 1)
+        assert named.stop == max(rows) + origin + 1
+        with pytest.raises(rs.InvalidArgument, match="but the table has those from"):
+            named.check(min(rows) + origin, max(rows) + origin)
+        with pytest.raises(rs.InvalidArgument, match="but the table has those from"):
+            named.check(min(rows) + origin + 1, max(rows) + origin + 1)
+
+
+def test_too_many_runs_are_none() -> None:
+    assert find_runs(np.arange(10) * 2, 0, np.empty((9, 2), np.int64)) == -1
+    assert find_runs(np.arange(10) * 2, 0, np.empty((10, 2), np.int64)) == 10
+
+
+@pytest.fixture
+def gathering(tmp_path: Path) -> Gathering:
+    (tmp_path / "steps/x").mkdir(parents=True)
+    (tmp_path / "steps/x/c.0.0").write_bytes(np.arange(1024, dtype=np.float32).tobytes())
+    return Gathering(MappedTable(open_folder(str(tmp_path)), [ColumnFiles("steps/x", np.dtype("float32"), (2,), 512)]))
+
+
+def recipe(*fields: Any) -> bytes:
+    return encode_recipe(tuple(RecipeField(*field) for field in fields))
+
+
+def test_a_recipe(gathering: Gathering) -> None:
+    arrays = {
+        "rows/0": np.array([[3, 4], [9, 9]]),
+        "blank/0": np.array([[False, True], [False, False]]),
+        "places/0": np.array([3, 0]),
+        "values/0": np.array([[-1, -2], [-3, -4]], np.float32),
+        "info/steps": np.arange(2),
+    }
+    fields = gathering.fields(recipe(("window/x", "steps/x", "rows/0", None, "blank/0", "0")), arrays, 0, 512)
+    assert list(fields) == ["window/x", "info/steps"]
+    assert fields["window/x"].tolist() == [[[-3, -4], [0, 0]], [[18, 19], [-1, -2]]]
+    both = recipe(("info/row_ids", "", "rows/0", (2, 2)), ("data/x", "steps/x", "rows/1", (3,)))
+    assert decode_recipe(both)[1] == RecipeField("data/x", "steps/x", "rows/1", (3,))
+    fields = gathering.fields(both, {"rows/0": np.array([[5, 2], [-1, -2]]), "rows/1": np.array([[510, 2], [7, -1]])}, 0, 512)
+    assert fields["info/row_ids"].tolist() == [[5, 6], [-1, -1]]
+    assert fields["data/x"].tolist() == [[1020, 1021], [1022, 1023], [14, 15]]
+
+
+@pytest.mark.parametrize(
+    ("field", "rows", "said"),
+    [
+        (("data/x", "steps/x", "rows/0"), np.array([512]), "step ids from 512 to 512, but the table has those from 0 to 511"),
+        (("data/x", "steps/x", "rows/0"), np.array([-1, 4]), "step ids from -1 to 4"),
+        (("data/x", "steps/x", "rows/0", (600,)), np.array([[0, 600]]), "step ids from 0 to 599"),
+        (("data/x", "steps/x", "rows/0", (4,)), np.array([[0, 3]]), "1 runs of 3 step ids do not make"),
+        (("data/x", "steps/x", "rows/0", (4,)), np.array([[0, 1 << 62], [0, 1 << 62]]), "do not make"),
+        (("data/x", "steps/x", "rows/0", (4,)), np.array([0, 1, 2, 3]), "cannot be int64"),
+        (("data/x", "steps/x", "rows/0"), np.array([0.0]), "cannot be float64"),
+        (("data/x", "steps/x", "rows/1"), np.array([0]), "field 'rows/1' is missing"),
+        (("data/x", "steps/x", "rows/0", None, "blank/0"), np.array([0]), "field 'blank/0' is missing"),
+        (("data/x", "steps/x", "rows/0", None, "", "0"), np.array([0]), "field 'values/0' is missing"),
+    ],
+    ids=str,
+)
+def test_recipes_that_cannot_be(gathering: Gathering, field: Any, rows: Any, said: str) -> None:
+    with pytest.raises(rs.InvalidArgument, match=said):
+        gathering.fields(recipe(field), {"rows/0": rows}, 0, 512)
+
+
+def test_a_column_that_is_not_there(gathering: Gathering) -> None:
+    with pytest.raises(rs.NotFound, match="no column 'steps/y'"):
+        gathering.fields(recipe(("data/y", "steps/y", "rows/0")), {"rows/0": np.array([0])}, 0, 512)
