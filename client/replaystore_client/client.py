@@ -353,8 +353,8 @@ class Client:
             columns: reads only these.
             where: draws only anchors that pass this filter; probabilities are those among them.
             normalise: divides the weights by the batch's largest, or (``"table"``) by the largest that any anchor could have.
-            prefetch: requests in flight. Priority updates reach the draw of the batch that many iterations later.
-                0: only what `ask` asks for.
+            prefetch: batches in flight; of small ones up to half of them travel in one message. Priority updates reach the draw of the
+                batch that many iterations later, or an earlier one. 0: only what `ask` asks for.
             timeout_s: how long an iteration waits.
             log: a path or a `replaystore.SampleLog`: every batch is drawn with a seed and noted, so that it can be read again.
             reward_fn: gives `Hindsight` batches their rewards: ``reward_fn(achieved_goal, desired_goal, info)``, called once per batch.
