@@ -146,7 +146,7 @@ class StoredColumn:
     def write(self, start: int, rows: Array) -> None:
         """Writes ``rows`` (C-contiguous, of the column's dtype) at row ids from `start` on. `prepare` came before."""
         layout = self.layout
-        data = rows.reshape(-1).view(np.uint8).data
+        data = rows.data.cast("B")
         position = start
         stop = start + len(rows)
         while position < stop:
