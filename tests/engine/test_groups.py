@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import replaystore as rs
@@ -103,7 +103,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Any:
     st.sampled_from(("batch", "table")),
     st.sampled_from((None, ("action",), ("observation", "reward"))),
 )
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_group_is_single_calls(
     twins: tuple[Table, Table], name: str, view: Any, where: Any, draws: Any, n: int, normalise: str, columns: Any
 ) -> None:
@@ -208,3 +208,31 @@ def test_a_group_walks_over_no_more_rows_than_a_batch_may(made: Callable[..., Ta
     assert group is not None
     assert group.batches == 64 // (4 * 5)
     group.close()
+
+
+def test_fields_of_one_kind_are_one_object(made: Callable[..., Table]) -> None:
+    table = made()
+
+    def fields(view: Any, batches: int) -> Any:
+        drawn = table.try_prepare_group(SampleRequest(5, view), [None] * batches, [0.0] * batches)
+        assert drawn is not None
+        shapes = {name: (array.dtype, array.shape) for name, array in taken(drawn).items()}
+        assert shapes == {field.name: (field.dtype, field.shape) for field in drawn.fields}
+        return drawn.fields
+
+    for view in VIEWS:
+        assert fields(view, 1) is fields(view, 1)
+        assert fields(view, 2) is fields(view, 2)
+        assert fields(view, 1) is not fields(view, 2)
+
+
+def test_what_a_learner_does_to_its_batch_is_its_own_affair(made: Callable[..., Table]) -> None:
+    one, other = made(), made()
+    some = SampleRequest(8, selector="pass", where=rs.Filter(actors=(1,)))
+    every = SampleRequest(8, selector="pass")
+    for _ in range(6):
+        for request in (some, every):
+            mine, plain = one.sample(request, 1.0), other.sample(request, 1.0)
+            for name, array in mine.fields.items():
+                assert array.tobytes() == plain.fields[name].tobytes(), name
+                array[...] = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replaystore.core.walk import Links, forward, transitions
@@ -33,7 +33,7 @@ def tables(draw: Any) -> tuple[Links, Any, Any, Any]:
 
 
 @given(tables(), st.lists(st.integers(1, 6), min_size=8, max_size=8), st.booleans(), st.sampled_from([0, 0.0, 0.5, 0.97, 0.99, 1]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 def test_like_numpy(table: tuple[Links, Any, Any, Any], several: list[int], alike: bool, gamma: Any) -> None:
     links, truncated, versions, anchors = table
     limits, high = (np.array(several[:1]), several[0]) if alike else (np.array(several)[: len(anchors)], 6)
