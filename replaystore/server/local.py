@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import secrets
@@ -151,7 +152,8 @@ class Lending:
         """Takes the token away."""
         if self._token is not None:
             self._token = None
-            calls.unlink(self._store.path / PRIVATE_FOLDER / TOKEN_FILE)
+            with contextlib.suppress(OSError):
+                calls.unlink(self._store.path / PRIVATE_FOLDER / TOKEN_FILE)
 
 
 def _is_near(peer: str) -> bool:
@@ -251,7 +253,7 @@ class Described:
         if runs is not None:
             self._arrays[name] = runs
             return name, at.shape
-        self._arrays[name] = at + origin
+        self._arrays[name] = np.add(at, origin, dtype=np.int64)
         return name, None
 
     def _blank(self, blank: npt.NDArray[np.bool_]) -> str:
@@ -298,7 +300,7 @@ def _runs(rows: Ids, origin: int) -> Ids | None:
         return None
     most = rows.size // _IDS_PER_RUN
     runs = np.empty((most + _SAME_RUNS, 2), np.int64)
-    found = find_runs(rows.reshape(-1), origin, runs[:most])
+    found = find_runs(np.ascontiguousarray(rows, np.int64).reshape(-1), origin, runs[:most])
     if found < 0:
         return None
     padded = -(-found // _SAME_RUNS) * _SAME_RUNS

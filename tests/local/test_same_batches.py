@@ -46,7 +46,7 @@ def test_of_any_view_of_any_rows(shared_store: Store, clients: Clients, kind: st
     numbers = iter(range(1000))
     compared = 0
 
-    @settings(max_examples=8, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=5, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(moves("delete"), VIEWS[kind], st.integers(1, 70))
     def test(played: list[Move], view: Any, size: int) -> None:
         nonlocal compared
@@ -63,7 +63,7 @@ def test_of_any_view_of_any_rows(shared_store: Store, clients: Clients, kind: st
             shared_store.drop_table(table)
 
     test()
-    assert compared >= 4
+    assert compared >= 2
 
 
 def test_of_filters_selectors_and_single_columns(shared_store: Store, clients: Clients) -> None:
