@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,13 +19,15 @@ Ids = npt.NDArray[np.int64]
 class Ahead:
     """What sampling from a table needs of the disk, asked for before it is read: `replaystore.storage.residency`."""
 
-    __slots__ = ("_taken", "_walked", "begun", "paths")
+    __slots__ = ("_taken", "_walked", "begun", "block_bytes", "paths")
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
         self.paths = tuple(paths)
         """Columns that are read of every step drawn, whatever the view."""
         self.begun: Callable[[Rows], None] | None = None
         """Called once, at the first draw, under the table's lock."""
+        self.block_bytes = mmap.PAGESIZE
+        """What is read around each step of a column at least; more while all of these columns are coming into memory anyway."""
         self._walked, self._taken = Residency(), Residency()
 
     def walk(self, rows: Rows, ids: Ids, steps: int) -> None:
@@ -38,7 +41,7 @@ class Ahead:
             places = np.concatenate([here, np.minimum(here + steps, rows.stop - 1 - rows.origin)])
             return [(rows.array(path), places) for path in self.paths]
 
-        self._walked.ahead(parts)
+        self._walked.ahead(parts, self.block_bytes)
 
     def take(self, takes: Mapping[str, Any]) -> None:
         """Before rows are gathered; of each take the array comes first, then which of its elements."""

@@ -29,7 +29,7 @@ from replaystore.engine.population import Population
 from replaystore.engine.recovery import OpenTable
 from replaystore.engine.rows import Rows
 from replaystore.engine.sampling import Sampling
-from replaystore.engine.warming import Warming
+from replaystore.engine.warming import BLOCK_BYTES, Warming
 from replaystore.errors import InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
 from replaystore.schema.limiters import MinSize, RateLimiter
 from replaystore.schema.selectors import Selector
@@ -96,7 +96,8 @@ class Table(Sampling):
         wide = [path for path in columns if path.startswith("steps/") and path not in narrow]
         sizes = {path: columns[path].layout.row_bytes for path in (*narrow, *wide)}
         read, cached = [(path, sizes[path]) for path in narrow], [(path, sizes[path]) for path in wide]
-        self._warming.begin(rows.first, rows.stop, read, ["replay/times_sampled"] if own else [], cached)
+        if self._warming.begin(rows.first, rows.stop, read, ["replay/times_sampled"] if own else [], cached):
+            self._population.ahead.block_bytes = BLOCK_BYTES
 
     def _borrow(self, path: str, start: int, stop: int) -> tuple[Array, Callable[[], None]]:
         with self._lock:

@@ -30,6 +30,9 @@ LEAST_CACHED = 0.75
 LEAST_ROWS = 1 << 22
 """A table of fewer rows is in memory soon enough by itself."""
 
+BLOCK_BYTES = 1 << 16
+"""Read around each step drawn meanwhile: on disks that count reads it costs little more than a page, and the next draws have it."""
+
 MOST_OF_MEMORY = 0.5
 """Share of the memory that is available which may be filled."""
 
@@ -56,8 +59,8 @@ class Warming:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def begin(self, first: int, stop: int, read: Columns, written: Iterable[str], wide: Columns = ()) -> None:
-        """Begins if the table is large.
+    def begin(self, first: int, stop: int, read: Columns, written: Iterable[str], wide: Columns = ()) -> bool:
+        """Begins if the table is large; returns whether it did and there is memory for all of `read`.
 
         Args:
             first, stop: the rows that there are now.
@@ -66,11 +69,13 @@ class Warming:
             wide: columns of which only what is in memory already, or most of which is, comes into the page table.
         """
         if stop - first < LEAST_ROWS or self._stopped.is_set():
-            return
+            return False
+        read = tuple(read)
         self._thread = threading.Thread(
-            target=self._work, args=(first, stop, tuple(read), frozenset(written), tuple(wide)), name="replaystore-warming", daemon=True
+            target=self._work, args=(first, stop, read, frozenset(written), tuple(wide)), name="replaystore-warming", daemon=True
         )
         self._thread.start()
+        return (stop - first) * sum(row_bytes for _, row_bytes in read) <= available_bytes() * MOST_OF_MEMORY
 
     def _work(self, first: int, stop: int, read: Columns, written: frozenset[str], wide: Columns) -> None:
         if self._read(first, stop, read, written):

@@ -58,11 +58,12 @@ def major_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
 
 
-def page_ranges(parts: Iterable[Part]) -> tuple[Addresses, Addresses]:
-    """The pages that elements of arrays lie on, as ranges of whole pages: ascending, none touching another.
+def page_ranges(parts: Iterable[Part], block_bytes: int = _PAGE) -> tuple[Addresses, Addresses]:
+    """The pages that elements of arrays lie on, as ranges of whole blocks: ascending, none touching another.
 
     Args:
         parts: arrays ``(rows, …)``, C-contiguous, and places in them, of any shape.
+        block_bytes: a power of two, at least a page.
 
     Returns:
         Addresses and lengths in bytes, ``int64[n]`` each.
@@ -71,8 +72,8 @@ def page_ranges(parts: Iterable[Part]) -> tuple[Addresses, Addresses]:
     for array, places in parts:
         size = array.strides[0]
         begin = array.__array_interface__["data"][0] + places.reshape(-1).astype(np.int64, copy=False) * size
-        starts.append(begin & -_PAGE)
-        stops.append((begin + (size + _PAGE - 1)) & -_PAGE)
+        starts.append(begin & -block_bytes)
+        stops.append((begin + (size + block_bytes - 1)) & -block_bytes)
     low, high = np.concatenate(starts), np.concatenate(stops)
     order = np.argsort(low)
     low, high = low[order], np.maximum.accumulate(high[order])
@@ -145,17 +146,18 @@ class Residency:
         """Whether pages are asked for at present."""
         self._batches = self._quiet = self._faults = 0
 
-    def ahead(self, parts: Callable[[], Iterable[Part]]) -> None:
+    def ahead(self, parts: Callable[[], Iterable[Part]], block_bytes: int = _PAGE) -> None:
         """Asks for the rows of a batch, if some like them were not in memory lately; to be called once per batch, before they are touched.
 
         Args:
             parts: as for `page_ranges`, called only then; all rows must be mapped.
+            block_bytes: as for `page_ranges`; what is not mapped around the rows is passed over.
         """
         if not self.asking:
             self._batches += 1
             if self._batches % LOOKED_EVERY or not self._missed():
                 return
-        self._ask(*page_ranges(parts()))
+        self._ask(*page_ranges(parts(), block_bytes))
 
     def _missed(self) -> bool:
         faults = major_faults()

@@ -91,6 +91,15 @@ def test_a_system_that_cannot_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table.read["read"] == list(range(8))
 
 
+@pytest.mark.parametrize("available", [399, 400])
+def test_it_says_whether_everything_fits(monkeypatch: pytest.MonkeyPatch, available: int) -> None:
+    table = Table(monkeypatch)
+    monkeypatch.setattr(warming, "available_bytes", lambda: available)
+    made = Warming(table.piece)
+    assert made.begin(0, 100, [("a", 1), ("b", 1)], []) is (available == 400)
+    made.stop()
+
+
 def test_small_tables_have_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Warming(Table(monkeypatch).piece)
     made.begin(0, 9, [("a", 1)], [])

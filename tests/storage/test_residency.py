@@ -53,6 +53,16 @@ def test_the_ranges_are_the_pages_of_the_rows_each_once(wanted: list[tuple[int, 
     assert (starts[1:] > starts[:-1] + lengths[:-1]).all()
 
 
+@given(st.lists(st.integers(0, 99), max_size=12))
+def test_larger_blocks_hold_the_pages(places: list[int]) -> None:
+    array = np.empty((100, 3000), np.uint8)
+    parts = [(array, np.array(places, np.int64))]
+    small, large = page_ranges(parts), page_ranges(parts, 1 << 16)
+    assert not ((large[0] | large[1]) & 0xFFFF).any()
+    for start, length in zip(*small, strict=True):
+        assert ((large[0] <= start) & (start + length <= large[0] + large[1])).sum() == 1
+
+
 class Machine:
     """Stands for the kernel: which pages are there, and how many faults there were."""
 
