@@ -4,7 +4,7 @@
 
 A table of W2 (frame stacks of 4) and one of W1 are filled, closed and dropped from the page cache before every turn. A turn of plain
 reading and a turn of sampling alternate; sampling counts only the blocks of the wide columns that its items lie on: of W2 the pages of
-five frames in a row, of W1 those of an observation, the next, and an action.
+five frames in a row, of W1 those of an observation, the next, and an action. The narrow columns have `--before` seconds to come into memory.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="for every turn")
     parser.add_argument("--threads", type=int, default=2, help="that sample")
-    parser.add_argument("--before", type=float, default=1.0, help="seconds between the first batch and the count")
+    parser.add_argument("--before", type=float, default=8.0, help="seconds between the first batch and the count")
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
     parser.add_argument("--workloads", nargs="*", default=["W2", "W1"])
     arguments = parser.parse_args()
