@@ -4,7 +4,8 @@
 
 A table of W2 (frame stacks of 4) and one of W1 are filled, closed and dropped from the page cache before every turn. A turn of plain
 reading and a turn of sampling alternate; sampling counts only the blocks of the wide columns that its items lie on: of W2 the pages of
-five frames in a row, of W1 those of an observation, the next, and an action. The narrow columns have `--before` seconds to come into memory.
+five frames in a row, of W1 those of an observation, the next, and an action. The narrow columns have `--before` seconds to come into
+memory.
 """
 
 from __future__ import annotations
