@@ -9,7 +9,8 @@ from replaystore.core.jit import kernel
 
 @kernel
 def find_runs(rows: Any, shift: int, runs: Any) -> int:
-    """Runs of `rows`, int64 ``(n,)``, into `runs`, int64 ``(most, 2)``: first row plus `shift`, and how many; how often it is repeated, negative.
+    """Runs of `rows`, int64 ``(n,)``, into `runs`, int64 ``(most, 2)``: first row plus `shift`, and how many, or how often it is repeated,
+    negative.
 
     Returns:
         How many there are, -1 when they are more than there is room for.
