@@ -110,6 +110,8 @@ class Drawing:
     def prepare(self, request: SampleRequest, plan: Plan, rows: Rows, anchors: int, seeds: Seeds, betas: Betas) -> DrawnSample | None:
         """Draws anchors, counts and pins them; None when there are not enough to draw. The caller closes the result.
 
+        Fewer batches than asked for come out when what a filter lets through is used up between two of them.
+
         Args:
             request: of one batch; its own seed and beta do not count.
             plan: what `check` gave for it.
@@ -126,6 +128,8 @@ class Drawing:
         for seed, beta in zip(seeds, betas, strict=True):
             chooser = self._selectors.ready(choice, rows, self.facts)
             if chooser.lacks(anchors, n):
+                if drawn:  # steps have grown too old meanwhile: those before are drawn, and counted
+                    break
                 return None
             candidates = anchors if choice.everything else chooser.candidates  # type: ignore[union-attr]
             mass = chooser.mass(anchors)

@@ -103,7 +103,7 @@ class Sampling:
                     self.sampling.step_aside(ticket)  # what others want may well be there
                     self._limiting.starve(ticket)
             else:
-                self._files.state["sampled_items"] += n * batches
+                self._files.state["sampled_items"] += n * prepared.batches
         self.inserting.notify()
         return prepared
 

@@ -180,6 +180,21 @@ def test_views_that_choose_or_have_no_fixed_shape_go_one_by_one(made: Callable[.
     assert {name: array.tobytes() for name, array in taken(group).items()} == {name: a.tobytes() for name, a in taken(single).items()}
 
 
+def test_what_was_drawn_before_all_steps_grew_too_old_is_handed_out(made: Callable[..., Table]) -> None:
+    table = made()
+    inserted = table.stats().newest_time
+    assert inserted is not None
+    times = iter([inserted] * 2)
+    table._drawing.now = lambda: next(times, inserted + 1e9)  # type: ignore[method-assign]
+    request = SampleRequest(4, selector="pass", where=rs.Filter(max_age_s=1e6))
+    group = table.try_prepare_group(request, [None] * 5, [0.0] * 5)
+    assert group is not None
+    assert group.batches == 2
+    assert len(np.unique(taken(group)["info/step_ids"])) == 8
+    assert table.stats().sampled_items == 8
+    assert table.try_prepare_group(request, [None] * 5, [0.0] * 5) is None
+
+
 def test_where_steps_are_used_up_batches_go_one_by_one(made: Callable[..., Table]) -> None:
     table = made(retention=rs.Retention(max_times_sampled=1))
     request = SampleRequest(4)
