@@ -30,6 +30,7 @@ LISTED_BYTES = 1024
 
 _NESTED: Target = ((), None, ())
 _USUAL = ("action", "reward", "observation")
+_OWN = (*_USUAL, "terminated", "truncated")
 
 
 class Fitting:
@@ -38,6 +39,7 @@ class Fitting:
     Attributes:
         usual: the `Target` of action, reward and observation in a row; one that nothing is of where there are nested columns.
         batched: by column, its buffer, and the dtype and shape of an array of all streams.
+        own: names that arguments of their own stand for, and those of the columns below them.
     """
 
     def __init__(self, columns: Mapping[str, Column], staging: Staging) -> None:
@@ -49,6 +51,7 @@ class Fitting:
             if name in columns and columns[name].shape and columns[name].row_bytes <= LISTED_BYTES:
                 staging.listed[name] = [[] for _ in range(staging.streams)]
         self._staging = staging
+        self.own = frozenset(_OWN) | {name for name in columns if name.split("/")[0] in _OWN}
         self.batched = {name: (self._buffers[name], np.dtype(c.dtype), (staging.streams, *c.shape)) for name, c in columns.items()}
 
     def lane(self, s: int) -> tuple[Any, Any, Any, Any, Any]:
@@ -117,6 +120,11 @@ class Fitting:
         for name in left:
             self._buffers[name][slot, s] = 0
         return len(left)
+
+    def not_extra(self, given: Collection[str]) -> SchemaMismatch:
+        """The error that names what is among `given` and is no further column."""
+        wrong = ", ".join(repr(name) for name in given if name in self.own)
+        return SchemaMismatch(f"{wrong} cannot be given by keyword as a further column: it has an argument of its own")
 
     def incomplete(self, given: Collection[str]) -> SchemaMismatch:
         """The error that names the columns that are not among `given`."""

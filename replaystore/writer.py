@@ -80,6 +80,7 @@ class Writer:
             raise InvalidArgument("a table needs an 'observation' column (or nested ones below it) to be written by a Writer")
         self._fitting = Fitting(columns, self._staging)
         self._usual, self._batched = self._fitting.usual, self._fitting.batched
+        self._own = self._fitting.own
         self._lanes: list[tuple[Any, Any, Any, Any, Any] | None] = [None] * streams
         self._wanted = len(self._staging.others)
         self._no_flags, self._all = bytes(streams), np.arange(streams)
@@ -162,6 +163,8 @@ class Writer:
         if type(truncated) not in _FLAGS:
             truncated = bool(fit("truncated", self._columns["truncated"], truncated, None))
         if extras:
+            if not self._own.isdisjoint(extras):
+                raise self._fitting.not_extra(extras)
             for name, value in extras.items():
                 given += self._fitting.put(name, value, s, slot)
         if given != self._wanted:
@@ -217,6 +220,8 @@ class Writer:
             InvalidArgument: a stream whose episode is over was neither reset nor masked.
         """
         n, staging = self._streams, self._staging
+        if not self._own.isdisjoint(extras):
+            raise self._fitting.not_extra(extras)
         arguments = (actions, rewards, terminateds, truncateds, next_observations, extras)
         if reset_mask is None and staging.together >= 0 and self._step_together(*arguments):
             return

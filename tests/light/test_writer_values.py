@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replaystore import writer as writers
-from replaystore.errors import ReplayStoreError
+from replaystore.errors import ReplayStoreError, SchemaMismatch
 from replaystore.schema.columns import DTYPES, STANDARD_COLUMNS, Column, fit
 from replaystore.steps import RUN_DTYPE, StepBlock
 from replaystore.writer import Writer
@@ -142,6 +142,35 @@ def test_a_step_of_all_streams_is_what_fit_makes_of_it(data: st.DataObject) -> N
         for name, column in columns.items():
             by_stream = np.array(wanted[name][:steps], column.dtype).reshape(steps, streams, *column.shape).swapaxes(0, 1)
             assert block.columns[name].tobytes() == by_stream.tobytes(), name
+
+
+@pytest.mark.parametrize("name", ["observation", "observation/x", "action", "reward", "terminated", "reward/x"])
+@pytest.mark.parametrize("together", [False, True])
+def test_what_has_an_argument_of_its_own_is_no_further_column(name: str, together: bool) -> None:
+    """In the place of a column that is missing it would pass for it, and an observation overwrite the one that is there."""
+    columns = {**STANDARD_COLUMNS, "observation": Column((2,)), "action": Column((), "int64"), "extra": Column(writable=False)}
+    if "/" in name:
+        del columns[name.split("/")[0]]
+        columns[name] = Column((2,)) if name == "observation/x" else Column()
+    sink = Blocks()
+    writer = Writer(columns, sink, streams=2, interval_s=1e9)
+    nest = lambda kind, value: {"x": value} if name == f"{kind}/x" else value  # noqa: E731
+    for s in range(2):
+        writer.reset(nest("observation", np.ones(2, np.float32)), stream=s)
+    no, two, four = np.zeros(2, bool), np.full(2, 2, np.float32), np.full((2, 2), 4, np.float32)
+    step = (np.arange(2), nest("reward", two), no, no, nest("observation", four))
+    if together:
+        writer.append_batch(*step, extra=two)
+    wrong = {"observation": four, "terminated": no}.get(name.split("/")[0], two)
+    with pytest.raises(SchemaMismatch, match=f"'{name}' cannot be given by keyword"):
+        writer.append_batch(*step, **{name: wrong})
+    if name not in ("action", "reward", "terminated"):
+        with pytest.raises(SchemaMismatch, match=f"'{name}' cannot be given by keyword"):
+            writer.append(1, nest("reward", 2.0), False, False, nest("observation", two), **{name: wrong[0]})
+    writer.append_batch(*step, extra=two)
+    writer.flush()
+    observations = next(sink.blocks[0].columns[part] for part in columns if part.startswith("observation"))
+    assert observations.tolist() == ([[1.0] * 2, [4.0] * 2] * 2 if together else [[1.0] * 2] * 2)
 
 
 BATCHES = st.lists(
