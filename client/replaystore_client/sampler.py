@@ -205,6 +205,7 @@ class Sampler:
             if header.error.kind == NotReady.__name__:
                 for index in range(first, asked.done):
                     self._put(asked.one(index))
+            self._local.failed(asked.number)
             raise_reply_error(header)
         try:
             fields = self._local.fields(header, fields)
@@ -268,6 +269,7 @@ class Sampler:
         """Nothing is in flight any more."""
         self._in_flight.clear()
         self._asked = 0
+        self._local.forget()
 
     def ask(self, batch_size: int | None = None) -> None:
         """Puts a request in flight besides those of `prefetch`, for a batch of another size if one is given."""

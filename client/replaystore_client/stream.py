@@ -20,6 +20,9 @@ from replaystore_client.local import LocalPath
 from replaystore_client.local.path import Mode
 from replaystore_client.watchdog import LATE_S, watch
 
+_MOST_TABLES = 8
+"""Whose files one stream keeps mapped: single calls may be about any, also about tables that were dropped long ago."""
+
 
 class SampleStream:
     """Requests out, replies in, in the same order. After a lost connection what is unanswered is sent again. For one thread at a time."""
@@ -37,9 +40,10 @@ class SampleStream:
 
     def local(self, table: str, mode: Mode, keep_s: float) -> LocalPath:
         """What this stream knows of the local path to a table; closed with the stream."""
-        path = self._local.get(table)
-        if path is None:
-            path = self._local[table] = LocalPath(table, mode, keep_s)
+        path = self._local.pop(table, None) or LocalPath(table, mode, keep_s)
+        self._local[table] = path
+        if len(self._local) > _MOST_TABLES:
+            self._local.pop(next(iter(self._local))).close()  # asked for longest ago
         return path
 
     @property

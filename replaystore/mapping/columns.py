@@ -173,8 +173,10 @@ class MappedTable:
                 raise NotFound(f"there is no column {path!r}; the table has {', '.join(self._files)}")
             try:
                 column = self._columns[path] = MappedColumn(self._folder, files)
+            except FileNotFoundError:
+                raise NotFound(f"{path} is gone: the table was dropped") from None
             except OSError as error:
-                raise NotFound(f"{path} cannot be opened: {error.strerror}") from None
+                raise StorageError(f"{path} cannot be opened: {error.strerror}") from None
         mapped = column.rows
         size = column.files.rows_per_chunk
         if stop > mapped.stop or first < mapped.start or first >= mapped.start + size:

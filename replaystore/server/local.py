@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import mmap
 import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import numpy.typing as npt
@@ -169,7 +170,7 @@ class _Ahead(Residency):
 
     __slots__ = ()
 
-    def ahead(self, parts: Callable[[], Iterable[Part]]) -> None:
+    def ahead(self, parts: Callable[[], Iterable[Part]], block_bytes: int = mmap.PAGESIZE) -> None:
         """See `Residency.ahead`."""
         if not SUPPORTED:
             return
@@ -178,7 +179,7 @@ class _Ahead(Residency):
             if self._batches % _LOOKED_EVERY:
                 return
         was_asking = self.asking
-        self._ask(*page_ranges(parts()))
+        self._ask(*page_ranges(parts(), block_bytes))
         if not was_asking:
             self.asking, self._quiet = self._quiet == 0, 0
 
@@ -187,7 +188,7 @@ class _Lent:
     """One table that was offered."""
 
     def __init__(self, table: Table, least_bytes: int) -> None:
-        self._table, self._least_bytes = table, least_bytes
+        self._table, self._least_bytes = ref(table), least_bytes  # or tables that were dropped would stay, as these are found by them
         self.key = secrets.randbits(63) | 1
         self._ahead = _Ahead()
         self._arrays: dict[int, tuple[str, Array, int]] = {}
@@ -200,8 +201,11 @@ class _Lent:
             return None
         self._ahead.ahead(lambda: [(take.source, take.at) for take in takes.values()])
         if any(id(take.source) not in self._arrays for take in takes.values()):
+            table = self._table()
+            if table is None:
+                return None
             # held here, so that no other array gets their ids
-            self._arrays = {id(array): (layout.path, array, origin) for layout, array, origin in self._table.mapped_columns()}
+            self._arrays = {id(array): (layout.path, array, origin) for layout, array, origin in table.mapped_columns()}
         places = [self._arrays.get(id(take.source)) for take in takes.values()]
         if None in places:
             return None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,6 +177,49 @@ def test_a_dropped_table_ends_in_an_error(store: Store, local: Client) -> None:
         store.drop_table("t")
         with pytest.raises(rs.NotFound, match="'t'"):
             next(sampler)
+
+
+@pytest.mark.parametrize("mode", [None, True])
+def test_a_learner_that_is_there_before_its_table(store: Store, server: ServerThread, mode: bool | None) -> None:
+    with Client(server.address, local=mode) as client, client.sampler("t", 8, prefetch=2) as sampler:
+        with pytest.raises(rs.NotFound, match="'t'"):
+            next(sampler)
+        store.create_table("t", config())
+        play(store, "t", 50)
+        batches = 0
+        while batches < 6:
+            try:
+                check(next(sampler), 0)
+                batches += 1
+            except rs.NotFound:  # those that were in flight
+                assert not batches
+        assert (sampler.path, sampler.path_reason) == ("local", "")
+
+
+def test_a_table_that_was_offered_and_dropped_takes_no_memory(store: Store) -> None:
+    class Offered:
+        """Stands for a table: a real one may be in the hands of the commit thread."""
+
+    lending = Lending(store, enabled=True, longest_s=30.0)
+    table: Any = Offered()
+    lent = lending._of(table)
+    assert lending.lent(table, lent.key) is lent
+    dropped = weakref.ref(table)
+    del table, lent
+    gc.collect()
+    assert dropped() is None
+
+
+def test_single_calls_keep_few_tables_mapped(store: Store, local: Client) -> None:
+    for number in range(11):
+        store.create_table(f"t{number}", config())
+        play(store, f"t{number}", 20, mark=1000 * number)
+        for _ in range(2):
+            check(local.sample(f"t{number}", 4), 1000 * number)
+    (stream,) = local._idle
+    assert list(stream._local) == [f"t{number}" for number in range(3, 11)]
+    assert {path.path for path in stream._local.values()} == {"local"}
+    check(local.sample("t0", 4), 0)
 
 
 def test_another_server_on_the_same_address(store: Store) -> None:

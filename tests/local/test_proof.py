@@ -216,6 +216,31 @@ def test_files_that_are_not_as_they_should_be(tmp_path: Path) -> None:
     table.close()
 
 
+def test_a_column_that_cannot_be_opened_is_not_one_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "t/steps").mkdir(parents=True)
+    (tmp_path / "t/steps/action").write_bytes(b"")
+    files = [ColumnFiles(f"steps/{name}", np.dtype("int64"), (), 512) for name in ("action", "reward")]
+    table = MappedTable(open_folder(str(tmp_path / "t")), files)
+    with pytest.raises(rs.StorageError, match="steps/action cannot be opened: Not a directory"):
+        table.column("steps/action", 0, 1)
+    with pytest.raises(rs.NotFound, match="steps/reward is gone"):
+        table.column("steps/reward", 0, 1)
+    table.close()
+
+
+def test_who_insists_hears_every_time(store: Store) -> None:
+    store.create_table("t", config())
+    play(store, "t", 20)
+    with (
+        start_in_thread(store, options=ServerOptions(local=False)) as server,
+        Client(server.address, local=True) as client,
+        client.sampler("t", 4, prefetch=2) as sampler,
+    ):
+        for _ in range(3):
+            with pytest.raises(rs.InvalidArgument, match=r"local=True, but .* told not to offer"):
+                next(sampler)
+
+
 def test_what_cannot_be_read_from_files_comes_by_wire(store: Store, local: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     store.create_table("t", config())
     play(store, "t", 50)
@@ -252,6 +277,13 @@ def test_after_an_error_it_is_asked_again() -> None:
     path.ask(1)
     path.fields(pb.SampleReplyHeader(request=1, error=pb.Error(kind="NotReady", message="…")), {})
     assert pb.SampleHeader.FromString(path.ask(2)).local_nonce
+    path.failed(1)
+    assert path.ask(3) == b""  # 2 has still to be answered
+    path.failed(2)
+    assert path.ask(1) == b""  # goes again, behind 3
+    assert pb.SampleHeader.FromString(path.ask(4)).local_nonce
+    path.forget()
+    assert pb.SampleHeader.FromString(path.ask(5)).local_nonce
 
 
 @pytest.mark.parametrize("path", ["../t", "/etc", "t/../..", "", "t//steps", "./t"])

@@ -95,6 +95,7 @@ def test_a_recipe(gathering: Gathering) -> None:
         (("data/x", "steps/x", "rows/0", (4,)), np.array([[0, 3]]), "1 runs of 3 step ids do not make"),
         (("data/x", "steps/x", "rows/0", (4,)), np.array([[0, 1 << 62], [0, 1 << 62]]), "do not make"),
         (("data/x", "steps/x", "rows/0", (4,)), np.array([0, 1, 2, 3]), "cannot be int64"),
+        (("data/x", "steps/x", "rows/0", (2,)), np.array([[(1 << 63) - 1, 2]]), "but the table has those from 0 to 511"),
         (("data/x", "steps/x", "rows/0"), np.array([0.0]), "cannot be float64"),
         (("data/x", "steps/x", "rows/1"), np.array([0]), "field 'rows/1' is missing"),
         (("data/x", "steps/x", "rows/0", None, "blank/0"), np.array([0]), "field 'blank/0' is missing"),
@@ -105,6 +106,13 @@ def test_a_recipe(gathering: Gathering) -> None:
 def test_recipes_that_cannot_be(gathering: Gathering, field: Any, rows: Any, said: str) -> None:
     with pytest.raises(rs.InvalidArgument, match=said):
         gathering.fields(recipe(field), {"rows/0": rows}, 0, 512)
+
+
+def test_rows_that_are_a_field_and_also_name_rows_are_checked(gathering: Gathering) -> None:
+    both = recipe(("info/row_ids", "", "rows/0", (4,)), ("data/x", "steps/x", "rows/0", (4,)))
+    assert gathering.fields(both, {"rows/0": np.array([[0, 4]])}, 0, 512)["data/x"].shape == (4, 2)
+    with pytest.raises(rs.InvalidArgument, match="step ids from 600 to 603"):
+        gathering.fields(both, {"rows/0": np.array([[600, 4]])}, 0, 512)
 
 
 def test_a_column_that_is_not_there(gathering: Gathering) -> None:

@@ -51,8 +51,8 @@ class Gathering:
             if named is None:
                 used.add(key)
                 named = rows[key] = _Rows(_take(arrays, key), field.shape, self._buffers)
-                if field.column:
-                    named.check(first, stop)
+            if field.column and not named.stop:
+                named.check(first, stop)
             made[field.name] = self._field(field, named, arrays, used, first) if field.column else named.ids()
         for name, array in arrays.items():
             if name not in used:
@@ -100,8 +100,8 @@ class _Rows:
         if not self._array.size:
             return
         last = self._array if self._counts is None else self._array + np.maximum(self._counts - 1, 0)
-        lowest, self.stop = int(self._array.min()), int(last.max()) + 1
-        if lowest < first or self.stop > stop:
+        lowest, self.stop = int(self._array.min()), max(int(last.max()), int(self._array.max())) + 1  # a sum may have overflowed
+        if lowest < max(first, 0) or self.stop > stop:
             raise InvalidArgument(f"payload: step ids from {lowest} to {self.stop - 1}, but the table has those from {first} to {stop - 1}")
 
     def ids(self, origin: int = 0) -> Ids:

@@ -55,7 +55,7 @@ class LocalPath:
         self._table: MappedTable | None = None
         self._gathering: Gathering | None = None
         self._key = 0
-        self._nonce, self._asked_in = b"", 0
+        self._nonce, self._asked_in, self._newest = b"", 0, 0
         self._gathered = 0
         self.reason = "local=False" if mode is False else _NOT_YET
         """Why batches come by wire; empty when they do not."""
@@ -69,7 +69,9 @@ class LocalPath:
         """What request `number` says of it: part of a SampleHeader, encoded."""
         if self._key:
             return bytes(pb.SampleHeader(local=self._key, gathered=self._gathered, keep_s=self._keep_s).SerializeToString())
-        if self.reason == _NOT_YET and not self._nonce:
+        newest, self._newest = number >= self._newest, max(number, self._newest)
+        # not with a request that goes again, behind others of higher numbers: their answers would seem to be those of an older server
+        if newest and self.reason == _NOT_YET and not self._nonce:
             self._nonce, self._asked_in = os.urandom(_NONCE_BYTES), number
             return bytes(pb.SampleHeader(local_nonce=self._nonce).SerializeToString())
         return b""
@@ -87,6 +89,8 @@ class LocalPath:
         """
         if self._mode is False:
             return arrays
+        if self._mode and self.reason not in ("", _NOT_YET):
+            self._refuse(self.reason)
         if header.local_gone and self._table is not None:
             self._end(_NOT_YET)
         if self._nonce:
@@ -103,6 +107,15 @@ class LocalPath:
         except ReplayStoreError as error:
             self._refuse(str(error))
             raise Gone from None
+
+    def failed(self, number: int) -> None:
+        """Request `number` was answered with an error, which says nothing of the files: if it asked for an offer, the next one does."""
+        if number >= self._asked_in:
+            self._nonce = b""
+
+    def forget(self) -> None:
+        """No request is in flight any more: the next one asks for an offer, if none is there."""
+        self._nonce = b""
 
     def gathered(self, number: int) -> None:
         """Everything that the requests up to `number` were answered with is gathered, or will not be."""
