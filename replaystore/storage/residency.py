@@ -86,7 +86,12 @@ def ask(starts: Addresses, lengths: Addresses) -> None:
     """Has the kernel read the pages of mapped ranges that are not in memory, all at once. It is no error if it will not."""
     vectors = np.empty((len(starts), 2), np.uint64)
     vectors[:, 0], vectors[:, 1] = starts, lengths
-    process = os.pidfd_open(os.getpid())
+    try:
+        process = os.pidfd_open(os.getpid())
+    except (AttributeError, OSError):  # unknown here, not allowed, or no descriptor is left: one by one
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            _libc.madvise(start, length, _WILLNEED)
+        return
     try:
         for begin in range(0, len(vectors), MOST_RANGES):
             some = vectors[begin : begin + MOST_RANGES]

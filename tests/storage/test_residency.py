@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import replaystore as rs
@@ -28,6 +29,7 @@ def address(array: np.ndarray[Any, Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from([1, 3, 4096, 7056]), st.lists(st.integers(0, 40), max_size=12), st.booleans()),
@@ -53,6 +55,7 @@ def test_the_ranges_are_the_pages_of_the_rows_each_once(wanted: list[tuple[int, 
     assert (starts[1:] > starts[:-1] + lengths[:-1]).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 99), max_size=12))
 def test_larger_blocks_hold_the_pages(places: list[int]) -> None:
     array = np.empty((100, 3000), np.uint8)
@@ -168,11 +171,43 @@ def test_what_is_resident_is_known(mapped: np.ndarray[Any, Any]) -> None:
 
 
 @linux
-def test_no_descriptor_is_left(mapped: np.ndarray[Any, Any]) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+def test_no_descriptor_is_left(mapped: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(os, "pidfd_open"):
+        pytest.skip("this Python knows no such descriptors")
+    opened: list[int] = []
+    closed: list[int] = []
+    pidfd_open, close, here = os.pidfd_open, os.close, threading.get_ident()
+
+    def opening(process: int) -> int:
+        opened.append(pidfd_open(process))
+        return opened[-1]
+
+    def closing(fd: int) -> None:
+        if threading.get_ident() == here and fd in opened:
+            closed.append(fd)
+        close(fd)
+
+    monkeypatch.setattr(os, "pidfd_open", opening)
+    monkeypatch.setattr(os, "close", closing)
     for _ in range(3):
         residency.ask(*page_ranges([(mapped, np.arange(3000) % 64)]))
-    assert len(os.listdir("/proc/self/fd")) == before
+    monkeypatch.undo()
+    assert closed == opened
+
+
+@linux
+@pytest.mark.parametrize(
+    "error", [AttributeError("no pidfd_open"), OSError(38, "Function not implemented"), OSError(24, "Too many open files")]
+)
+def test_systems_without_descriptors_of_processes(mapped: np.ndarray[Any, Any], error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pidfd_open(process: int) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open, raising=False)
+    residency.ask(*page_ranges([(mapped, np.array([5, 6, 40]))]))
+    for place in (5, 6, 40):
+        assert mapped[place].any()
+        assert residency.in_memory(address(mapped) + place * PAGE)
 
 
 @pytest.mark.parametrize("view", [rs.Transition(), rs.Transition(frame_stack=3, n_step=2), rs.Sequence(5), rs.Episode()])
