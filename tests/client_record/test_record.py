@@ -226,6 +226,19 @@ def test_plain_steps_refused_are_written_by_the_call_made_again_or_by_close() ->
     assert content(writer.episodes[0]) == content(world.truth)
 
 
+def test_what_is_noted_after_a_refused_step_goes_with_the_next() -> None:
+    world, writer = CountingEnv(lengths=(9,)), FakeWriter(refusals={2})
+    env = RecordExperience(world, writer)
+    env.reset(seed=4)
+    with pytest.raises(NotReady):
+        env.step(1)
+    env.note(log_prob=0.5)
+    env.step(1)
+    env.step(2)
+    env.step(3)
+    assert writer.episodes[0][0].extras == [{}, {"log_prob": 0.5}, {}]
+
+
 def test_after_a_step_that_does_not_fit_only_a_reset_goes_on() -> None:
     class Strict(FakeWriter):
         def append(self, action: Any, *arguments: Any, **extras: Any) -> None:
