@@ -166,7 +166,7 @@ def test_what_the_limiter_lets_through_is_not_held_back_for_the_rest(client: Cli
         with pytest.raises(rs.NotReady, match="actors must insert 8 more steps"):
             next(sampler)
         assert client.stats("t").waiting_samples == 1
-        with client.writer("t") as writer:
+        with client.writer("t", interval_s=60.0) as writer:  # in one block, which the sampler sees wholly or not at all
             write_steps(writer, 8)
         found.append(next(sampler))
         with pytest.raises(rs.NotReady):
@@ -181,7 +181,7 @@ def test_what_the_limiter_lets_through_is_not_held_back_for_the_rest(client: Cli
 
 
 def test_a_batch_that_timed_out_at_the_server_is_asked_for_again(store: Store, replies: Groups) -> None:
-    with start_in_thread(store, options=ServerOptions(max_wait_s=0.05)) as server, Client(server.address, local=False) as client:
+    with start_in_thread(store, options=ServerOptions(max_wait_s=0.4)) as server, Client(server.address, local=False) as client:
         fill(client, 50)
         with client.sampler("t", 8, seed=3, prefetch=8, timeout_s=60.0) as sampler:
             found = [next(sampler) for _ in range(12)]
