@@ -149,10 +149,8 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             self._open = False  # a step is missing: nothing may follow it in this episode
             raise
         except BaseException:
-            result, columns = (
-                (observation, reward, terminated, truncated, info),
-                {**columns},
-            )  # what is noted from now on is the next step's
+            result = observation, reward, terminated, truncated, info
+            columns = {**columns}  # what is noted from now on is the next step's
             self._journal.hold("step", result, lambda: write(action, reward, ended, cut, observation, stream, **columns))
             raise
         return observation, reward, terminated, truncated, info
