@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import replaystore as rs
+from replaystore.mapping.columns import MappedTable
 from replaystore.server.local import MAX_KEPT, Borrowing, Lending
 from replaystore.server.options import ServerOptions
 from replaystore.server.thread import ServerThread, start_in_thread
@@ -220,6 +221,36 @@ def test_single_calls_keep_few_tables_mapped(store: Store, local: Client) -> Non
     assert list(stream._local) == [f"t{number}" for number in range(3, 11)]
     assert {path.path for path in stream._local.values()} == {"local"}
     check(local.sample("t0", 4), 0)
+
+
+def test_closing_while_another_thread_gathers(store: Store, local: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.create_table("t", config())
+    play(store, "t", 50)
+    sampler = local.sampler("t", 8, prefetch=1)
+    for _ in range(3):
+        check(next(sampler))
+    gathering, closed = threading.Event(), threading.Event()
+    column = MappedTable.column
+
+    def slow(self: MappedTable, *asked: Any) -> Any:
+        found = column(self, *asked)
+        gathering.set()
+        assert closed.wait(60)
+        return found
+
+    monkeypatch.setattr(MappedTable, "column", slow)
+    batches: list[rs.Batch] = []
+    learner = threading.Thread(target=lambda: batches.append(next(sampler)))
+    learner.start()
+    assert gathering.wait(60)
+    table = weakref.ref(sampler._local._table)
+    sampler.close()
+    assert table() is not None
+    closed.set()
+    learner.join(60)
+    check(batches[0], 0)
+    gc.collect()
+    assert table() is None
 
 
 def test_another_server_on_the_same_address(store: Store) -> None:

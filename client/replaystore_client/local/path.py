@@ -97,10 +97,11 @@ class LocalPath:
             self._hear(header)
         if not header.recipe:
             return arrays
-        if self._gathering is None:
+        gathering = self._gathering
+        if gathering is None:
             raise Gone
         try:
-            return self._gathering.fields(header.recipe, arrays, header.first_step, header.next_step)
+            return gathering.fields(header.recipe, arrays, header.first_step, header.next_step)
         except NotFound as error:
             log.debug("a batch of table %r is asked for again: %s", self._name, error)
             raise Gone from None
@@ -144,11 +145,10 @@ class LocalPath:
             raise InvalidArgument(f"local=True, but table {self._name!r} cannot be read from its files: {why}")
 
     def _end(self, why: str) -> None:
-        if self._table is not None:
-            self._table.close()
+        # unmapped when nothing refers to it any more: who closes may be another thread than that which gathers at this moment
         self._table = self._gathering = None
         self._key, self.reason = 0, why
 
     def close(self) -> None:
-        """Unmaps the files."""
+        """Unmaps the files, once nobody is gathering from them. From any thread."""
         self._end("closed")
