@@ -58,6 +58,7 @@ class Warming:
         self._piece = piece
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._beginning = threading.Lock()
 
     def begin(self, first: int, stop: int, read: Columns, written: Iterable[str], wide: Columns = ()) -> bool:
         """Begins if the table is large; returns whether it did and there is memory for all of `read`.
@@ -68,13 +69,14 @@ class Warming:
             written: those of them that draws change.
             wide: columns of which only what is in memory already, or most of which is, comes into the page table.
         """
-        if stop - first < LEAST_ROWS or self._stopped.is_set():
-            return False
         read = tuple(read)
-        self._thread = threading.Thread(
-            target=self._work, args=(first, stop, read, frozenset(written), tuple(wide)), name="replaystore-warming", daemon=True
-        )
-        self._thread.start()
+        with self._beginning:
+            if stop - first < LEAST_ROWS or self._stopped.is_set():
+                return False
+            self._thread = threading.Thread(
+                target=self._work, args=(first, stop, read, frozenset(written), tuple(wide)), name="replaystore-warming", daemon=True
+            )
+            self._thread.start()
         return (stop - first) * sum(row_bytes for _, row_bytes in read) <= available_bytes() * MOST_OF_MEMORY
 
     def _work(self, first: int, stop: int, read: Columns, written: frozenset[str], wide: Columns) -> None:
@@ -116,7 +118,8 @@ class Warming:
 
     def stop(self) -> None:
         """Ends it, and waits until it has."""
-        self._stopped.set()
+        with self._beginning:  # a draw may be about to begin it
+            self._stopped.set()
         if self._thread is not None:
             self._thread.join()
 

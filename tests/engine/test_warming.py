@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,32 @@ def test_small_tables_have_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     made.stop()
     made.begin(0, 100, [("a", 1)], [])  # a draw that was under way while the table was closed
     assert made._thread is None
+
+
+def test_to_stop_while_a_draw_begins_it_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Warming(Table(monkeypatch).piece)
+    failed: list[BaseException] = []
+
+    def stop() -> None:
+        try:
+            made.stop()
+        except BaseException as error:  # of a thread that has not begun
+            failed.append(error)
+
+    stopping = threading.Thread(target=stop)
+
+    class Slow(threading.Thread):
+        def start(self) -> None:
+            stopping.start()
+            stopping.join(0.05)
+            super().start()
+
+    monkeypatch.setattr(warming, "threading", SimpleNamespace(Thread=Slow))
+    made.begin(0, 100, [("a", 1)], [])
+    stopping.join()
+    assert not failed
+    assert made._thread is not None
+    assert not made._thread.is_alive()
 
 
 def test_rows_wider_than_a_piece_come_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
