@@ -130,6 +130,12 @@ class Committing:
             while self._unread:  # those of before too: removing a large file takes long, and is no work for a reader that lets go of it
                 self._unread.popleft()()
 
+    def clear_away(self) -> None:
+        """What was still read when it was to be taken away, and is no more. Where that fails, it goes at the next opening."""
+        with self._publishing, contextlib.suppress(StorageError):
+            while self._unread:
+                self._unread.popleft()()
+
     def wait_changes(self, changes: int, timeout_s: float) -> None:
         """Returns once so many changes of live columns are on stable storage."""
         with self._moved:

@@ -408,6 +408,7 @@ class Table(Sampling):
         self._warming.stop()
         if save:
             self.commit()
+            self._committing.clear_away()
         with self._committing.pause(), self._lock:
             self._closed = True
             files = self._files

@@ -16,6 +16,7 @@ import pytest
 
 import replaystore as rs
 from replaystore.mapping.columns import MappedTable
+from replaystore.sampling import SampleRequest
 from replaystore.server.local import MAX_KEPT, Borrowing, Lending
 from replaystore.server.options import ServerOptions
 from replaystore.server.thread import ServerThread, start_in_thread
@@ -340,3 +341,21 @@ def test_a_stream_that_ends_lets_go(store: Store, server: ServerThread) -> None:
     sampler.close()
     client.close()
     until(lambda: not before & chunks(store, "t") or store.table("t").commit(), "files were not let go")
+
+
+def test_files_let_go_after_the_last_publication_leave_with_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.create_table("t", config(256))
+    play(store, "t", 255)
+    table = store.table("t")
+    reader = table.try_prepare(SampleRequest(4))
+    assert reader is not None
+    before = chunks(store, "t")
+    for mark in (1000, 2000, 3000):
+        play(store, "t", 255, mark=mark)
+    table.commit()
+    table._committing.publish(force=True)
+    monkeypatch.setattr(table._committing, "publish", lambda **_: None)  # this was the last
+    assert before < chunks(store, "t")
+    reader.close()
+    store.close()
+    assert not before & chunks(store, "t")
