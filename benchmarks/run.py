@@ -47,7 +47,7 @@ def main() -> int:
         args.peers_folder.mkdir(parents=True, exist_ok=True)
     say = Console(stderr=True)
     results = run(sizes, rounds, args.peers, args.folder.resolve(), args.peers_folder and args.peers_folder.resolve(), say.print)
-    show(results, Console() if sys.stdout.isatty() else Console(width=180))
+    show(results, Console() if sys.stdout.isatty() else Console(width=240))
     if args.json:
         args.json.write_text(json.dumps(results.as_json(), indent=1) + "\n")
     if args.png:

@@ -25,7 +25,7 @@ def show(results: Results, console: Console) -> None:
     title = f"medians of {results.options['rounds']} rounds; {machine['cpus']} CPUs, load {machine['load_before']:.1f}"
     table = Table(title=title, title_justify="left")
     for name in ("", "figure", "who", "how"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for name in ("median", "least", "most", "", "of memcpy", *(f"÷ {peer}" for peer in PEERS)):
         table.add_column(name, justify="left" if not name else "right")
     last: tuple[str, str] | None = None

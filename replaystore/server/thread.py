@@ -12,6 +12,10 @@ from replaystore.server.options import ServerOptions
 from replaystore.server.service import Server
 from replaystore.store import Store
 
+_LAST_EVENTS_S = 0.1
+"""gRPC reports the ends of calls that were cut off a moment later, through the loop of any server or client in the process: to a loop
+that is closed by then it cannot, and logs an error for each."""
+
 
 class ServerThread:
     """A running server; `stop` it before closing its store. A context manager."""
@@ -51,6 +55,7 @@ class ServerThread:
         self._ready.set_result(server.addresses)
         await self._stopping.wait()
         await server.stop()
+        await asyncio.sleep(_LAST_EVENTS_S)
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Ends all calls with a clear status and waits for the thread. Safe to call twice."""

@@ -265,6 +265,8 @@ def _set(rng: random.Random, message: Message, chosen: FieldDescriptor) -> None:
         return
     if chosen.type == FieldDescriptor.TYPE_STRING:
         value: Any = rng.choice(BOMBS) if chosen.name.endswith("_json") else rng.choice(NAMES if rng.random() < 0.05 else NAMES[:23])
+    elif chosen.type == FieldDescriptor.TYPE_BYTES:
+        value = rng.randbytes(rng.choice((0, 1, 16, 64, 65, 5000)))
     else:
         value = rng.choice(FLOATS) if chosen.type == FieldDescriptor.TYPE_DOUBLE else rng.choice(INTEGERS)
     try:
