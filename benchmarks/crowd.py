@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,23 @@ class Blocks:
         return bytes(self._message)
 
 
+async def exchange(call: Any, message: Callable[[], bytes], answers: Callable[[bytes], bool], seconds: float) -> tuple[int, list[float]]:
+    """Keeps WINDOW messages in flight: how many were answered in time, and how long each took, the last ones too."""
+    sent: deque[float] = deque()
+    took: list[float] = []
+    count = 0
+    until = time.monotonic() + seconds
+    while (now := time.monotonic()) < until or sent:
+        if now < until and len(sent) < WINDOW:
+            sent.append(now)
+            await call.write(message())
+        elif answers(await call.read()):
+            took.append(time.monotonic() - sent.popleft())
+            count += time.monotonic() < until
+    await call.done_writing()
+    return count, took
+
+
 async def act(channel: Any, number: int, start: asyncio.Event, seconds: float) -> tuple[int, list[float]]:
     """One actor: how many blocks were acknowledged in time, and how long each took, the last ones too."""
     blocks = Blocks(time.monotonic_ns() % (1 << 40) * 1000 + number + 1)
@@ -91,19 +109,7 @@ async def act(channel: Any, number: int, start: asyncio.Event, seconds: float) -
     await call.write(prefix(pb.AppendHeader(table=TABLE).SerializeToString(), b"", 0))
     await call.read()
     await start.wait()
-    sent: deque[float] = deque()
-    took: list[float] = []
-    count = 0
-    until = time.monotonic() + seconds
-    while (now := time.monotonic()) < until or sent:
-        if now < until and len(sent) < WINDOW:
-            sent.append(now)
-            await call.write(blocks.next())
-        elif pb.AppendReply.FromString(await call.read()).HasField("ack"):
-            took.append(time.monotonic() - sent.popleft())
-            count += time.monotonic() < until
-    await call.done_writing()
-    return count, took
+    return await exchange(call, blocks.next, lambda reply: pb.AppendReply.FromString(reply).HasField("ack"), seconds)
 
 
 async def learn(channel: Any, number: int, start: asyncio.Event, seconds: float) -> tuple[int, list[float]]:
@@ -111,20 +117,7 @@ async def learn(channel: Any, number: int, start: asyncio.Event, seconds: float)
     message = encode_sample_request(number + 1, encode_query(TABLE, SampleRequest(BATCH, rs.Transition())), 0.0, None, 60.0)
     call = channel.stream_stream(path_of("Sample"))()
     await start.wait()
-    sent: deque[float] = deque()
-    took: list[float] = []
-    count = 0
-    until = time.monotonic() + seconds
-    while (now := time.monotonic()) < until or sent:
-        if now < until and len(sent) < WINDOW:
-            sent.append(now)
-            await call.write(message)
-        else:
-            await call.read()
-            took.append(time.monotonic() - sent.popleft())
-            count += time.monotonic() < until
-    await call.done_writing()
-    return count, took
+    return await exchange(call, lambda: message, lambda reply: True, seconds)
 
 
 async def load(kind: str, address: str, count: int, seconds: float) -> None:

@@ -18,8 +18,8 @@ import replaystore as rs
 _BLOCK_BYTES = 64 << 20
 _SPARE = 0.9
 """Of the memory that is free, so much may be taken."""
-_LINK_BYTES = 64
-"""For each row: what is known of its neighbours while they are looked up, at most."""
+_LINK_BYTES, _FRAME_BYTES = 128, 16
+"""For each row: what is known of its neighbours while they are looked up, and of each frame of its stack, at most."""
 
 _SUCCESSOR, _PREVIOUS, _KIND, _REMOVED = "replay/successor", "meta/previous", "meta/kind", "replay/removed"
 _WIDER = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
@@ -83,10 +83,11 @@ class Preloaded:
         self.first_step, self._stop = stats.first_step, stats.next_step
         self._rows = self._stop - self.first_step
         there = api.describe(table).config.columns
-        self._names = [name for name in there if any(name == wanted or name.startswith(f"{wanted}/") for wanted in columns)]
-        for wanted in columns:
-            if not any(name == wanted or name.startswith(f"{wanted}/") for name in self._names):
+        below = {wanted: {name for name in there if name == wanted or name.startswith(f"{wanted}/")} for wanted in columns}
+        for wanted, found in below.items():
+            if not found:
                 raise rs.InvalidArgument(f"columns: there is no column {wanted!r}; the table has {', '.join(there)}")
+        self._names = [name for name in there if any(name in found for found in below.values())]
         self._zeros = int(view.frame_stack > 1 and view.padding == "zero")  # one row of zeros more, for frames that are not there
         shapes = {name: ((self._rows + self._zeros, *there[name].shape), there[name].dtype) for name in self._names}
         self.nbytes = sum(math.prod(shape) * np.dtype(_WIDER.get(dtype, dtype)).itemsize for shape, dtype in shapes.values())
@@ -150,7 +151,7 @@ class Preloaded:
 
     def _check_room(self, table: str) -> None:
         free = _free_bytes(self.device)
-        needed = self.nbytes + _LINK_BYTES * self._rows
+        needed = self.nbytes + (_LINK_BYTES + _FRAME_BYTES * self.view.frame_stack) * self._rows
         if free is not None and needed > _SPARE * free:
             raise rs.InvalidArgument(
                 f"table {table!r} does not fit: its {len(self._names)} columns and links take {needed / 1e9:.2f} GB, {self.device} has "

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from replaystore.batch import Batch
-from replaystore.engine.buffers import BufferPool
 from replaystore.engine.drawing import Betas, Drawing, DrawnSample, Seeds
 from replaystore.engine.limiting import Limiting
 from replaystore.engine.population import Population, anchors_needed
 from replaystore.engine.selectors import Selectors
+from replaystore.mapping.buffers import BufferPool
 from replaystore.sampling import MAX_BATCH_SIZE, MAX_ROWS_WALKED, SampleRequest, priorities_of
 from replaystore.schema.table_config import TableConfig
 from replaystore.schema.views import Sequence, Transition

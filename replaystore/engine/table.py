@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from replaystore.core.episodes import Plan
 from replaystore.engine.appending import episode_arrays, step_arrays
-from replaystore.engine.buffers import BufferPool
 from replaystore.engine.changing import Changing
 from replaystore.engine.committing import Committing
 from replaystore.engine.copies.moment import Moment
@@ -31,6 +30,7 @@ from replaystore.engine.rows import Rows
 from replaystore.engine.sampling import Sampling
 from replaystore.engine.warming import BLOCK_BYTES, Warming
 from replaystore.errors import InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
+from replaystore.mapping.buffers import BufferPool
 from replaystore.schema.limiters import MinSize, RateLimiter
 from replaystore.schema.selectors import Selector
 from replaystore.schema.table_config import Retention, TableConfig

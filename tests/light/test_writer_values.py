@@ -78,6 +78,16 @@ def expected(
     return fitted, None
 
 
+def begun(columns: dict[str, Column], streams: int) -> tuple[Writer, Blocks, np.ndarray[Any, Any]]:
+    """A writer whose streams all begin with the same observation, which is the last of the three."""
+    sink = Blocks()
+    writer = Writer(columns, sink, streams=streams, interval_s=1e9)
+    first = np.zeros(columns["observation"].shape, columns["observation"].dtype)
+    for stream in range(streams):
+        writer.reset(first, stream=stream)
+    return writer, sink, first
+
+
 ORDER = ("action", "reward", "terminated", "truncated", "extra", "observation")
 
 
@@ -87,11 +97,7 @@ def test_a_step_is_what_fit_makes_of_it(data: st.DataObject) -> None:
     columns = {**STANDARD_COLUMNS, "observation": data.draw(COLUMN), "action": data.draw(COLUMN), "extra": data.draw(COLUMN)}
     columns["reward"] = Column(data.draw(st.sampled_from([(), (2,)])), data.draw(st.sampled_from(["float32", "float64"])))
     streams = data.draw(st.sampled_from([1, 2]))
-    sink = Blocks()
-    writer = Writer(columns, sink, streams=streams, interval_s=1e9)
-    first = np.zeros(columns["observation"].shape, columns["observation"].dtype)
-    for s in range(streams):
-        writer.reset(first, stream=s)
+    writer, sink, first = begun(columns, streams)
     wanted: dict[str, list[Any]] = {name: [] for name in columns}
     wanted["observation"].append(first)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -116,11 +122,7 @@ def test_a_step_is_what_fit_makes_of_it(data: st.DataObject) -> None:
 def test_a_step_of_all_streams_is_what_fit_makes_of_it(data: st.DataObject) -> None:
     columns = {**STANDARD_COLUMNS, "observation": data.draw(COLUMN), "action": data.draw(COLUMN), "extra": data.draw(COLUMN)}
     streams = data.draw(st.sampled_from([1, 3]))
-    sink = Blocks()
-    writer = Writer(columns, sink, streams=streams, interval_s=1e9)
-    first = np.zeros(columns["observation"].shape, columns["observation"].dtype)
-    for s in range(streams):
-        writer.reset(first, stream=s)
+    writer, sink, first = begun(columns, streams)
     wanted: dict[str, list[Any]] = {name: [] for name in columns}
     wanted["observation"].append(np.stack([first] * streams))
     for _ in range(data.draw(st.integers(1, 5))):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from replaystore.engine.buffers import BufferPool
+from replaystore.mapping.buffers import BufferPool
 
 
 def address(array: Any) -> int:
