@@ -15,10 +15,10 @@ import torch
 
 import replaystore as rs
 from replaystore_agents.dqn import STOP, Spaces
-from replaystore_agents.evaluate import greedy
-from replaystore_agents.hyper import hyper
-from replaystore_agents.networks import QNetwork, from_arrays
-from replaystore_agents.schedules import apex_epsilon
+from replaystore_agents.trunk.evaluate import greedy
+from replaystore_agents.trunk.hyper import hyper
+from replaystore_agents.trunk.networks import QNetwork, from_arrays
+from replaystore_agents.trunk.schedules import apex_epsilon
 
 BLOCK_STEPS = 8
 """Vector steps between flushes. A flush waits for the acknowledgement: an actor runs no further ahead of the rate limiter than this."""

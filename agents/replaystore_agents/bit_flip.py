@@ -18,7 +18,7 @@ from gymnasium import spaces
 from torch import nn
 
 import replaystore as rs
-from replaystore_agents.networks import QNetwork
+from replaystore_agents.trunk.networks import QNetwork
 
 Bits = npt.NDArray[np.int8]
 

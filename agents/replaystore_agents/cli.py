@@ -18,9 +18,9 @@ import typer
 import replaystore as rs
 from replaystore_agents.actor import ActorConfig, act
 from replaystore_agents.dqn import DoubleDQN, DQNConfig, OnlineConfig, Spaces, table_config, train
-from replaystore_agents.hyper import to_json, with_options
 from replaystore_agents.offline import OfflineConfig, train_offline
-from replaystore_agents.runs import RunFolder, load_checkpoint
+from replaystore_agents.trunk.hyper import to_json, with_options
+from replaystore_agents.trunk.runs import RunFolder, load_checkpoint
 
 app = typer.Typer(help="Agents that learn from a replaystore.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

@@ -24,12 +24,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 import replaystore as rs
 from replaystore_agents import report
-from replaystore_agents.children import ChildError, Children
 from replaystore_agents.cli import ensure_table
 from replaystore_agents.dqn import OnlineConfig, TrainResult, train
-from replaystore_agents.hyper import to_json
 from replaystore_agents.offline import OfflineConfig, OfflineResult, train_offline
-from replaystore_agents.runs import RunFolder
+from replaystore_agents.trunk.children import ChildError, Children
+from replaystore_agents.trunk.hyper import to_json
+from replaystore_agents.trunk.runs import RunFolder
 
 ENV = "CartPole-v1"
 ONLINE_TARGET, OFFLINE_TARGET = 475.0, 400.0

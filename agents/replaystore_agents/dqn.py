@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 import replaystore as rs
-from replaystore_agents.evaluate import evaluate, greedy
-from replaystore_agents.hyper import hyper
-from replaystore_agents.networks import pick_device, q_network, to_arrays
-from replaystore_agents.runs import RunFolder
+from replaystore_agents.trunk.evaluate import evaluate, greedy
+from replaystore_agents.trunk.hyper import hyper
+from replaystore_agents.trunk.networks import pick_device, q_network, to_arrays
+from replaystore_agents.trunk.runs import RunFolder
 
 STOP = "control.stop"
 """A parameter array of this name tells the actors to end."""

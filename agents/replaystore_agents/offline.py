@@ -17,10 +17,10 @@ import torch
 
 import replaystore as rs
 from replaystore_agents.dqn import DoubleDQN, DQNConfig, spaces_of
-from replaystore_agents.feeding import ahead
-from replaystore_agents.hyper import hyper
-from replaystore_agents.preloaded import Preloaded
-from replaystore_agents.runs import RunFolder
+from replaystore_agents.trunk.feeding import ahead
+from replaystore_agents.trunk.hyper import hyper
+from replaystore_agents.trunk.preloaded import Preloaded
+from replaystore_agents.trunk.runs import RunFolder
 
 NEEDED = ("observation", "action", "reward", "terminated")
 

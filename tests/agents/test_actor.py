@@ -11,7 +11,7 @@ import pytest
 import replaystore as rs
 from replaystore_agents.actor import ActorConfig, act
 from replaystore_agents.dqn import STOP, Spaces
-from replaystore_agents.networks import QNetwork, to_arrays
+from replaystore_agents.trunk.networks import QNetwork, to_arrays
 
 ENV = "CartPole-v1"
 

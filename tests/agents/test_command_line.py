@@ -13,7 +13,7 @@ from replaystore_agents import cli
 from replaystore_agents.actor import ActorConfig
 from replaystore_agents.dqn import DoubleDQN, DQNConfig, OnlineConfig, Spaces
 from replaystore_agents.offline import OfflineConfig
-from replaystore_agents.runs import RunFolder
+from replaystore_agents.trunk.runs import RunFolder
 
 
 def invoke(*arguments: str) -> Any:

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 import replaystore as rs
-from replaystore_agents.children import ChildError, Children
 from replaystore_agents.demo import _free_table_name, run_demo
+from replaystore_agents.trunk.children import ChildError, Children
 
 
 def console() -> Console:

@@ -8,7 +8,7 @@ import torch
 
 import replaystore as rs
 from replaystore_agents.dqn import DoubleDQN, DQNConfig, Spaces, spaces_of
-from replaystore_agents.networks import QNetwork, from_arrays, to_arrays
+from replaystore_agents.trunk.networks import QNetwork, from_arrays, to_arrays
 
 SPACES = Spaces((4,), 2)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from replaystore_agents.evaluate import evaluate, greedy
+from replaystore_agents.trunk.evaluate import evaluate, greedy
 
 SEED = 20
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from replaystore_agents.feeding import ahead
+from replaystore_agents.trunk.feeding import ahead
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import torch
 
 import replaystore as rs
 from replaystore_agents.offline import OfflineConfig, train_offline
-from replaystore_agents.runs import RunFolder, load_checkpoint
+from replaystore_agents.trunk.runs import RunFolder, load_checkpoint
 
 TABLE = "clumsy"
 

@@ -13,10 +13,10 @@ import torch
 
 import replaystore as rs
 from replaystore.store import Store
-from replaystore_agents import preloaded
 from replaystore_agents.offline import OfflineConfig, train_offline
-from replaystore_agents.preloaded import Preloaded
-from replaystore_agents.runs import RunFolder, load_checkpoint
+from replaystore_agents.trunk import preloaded
+from replaystore_agents.trunk.preloaded import Preloaded
+from replaystore_agents.trunk.runs import RunFolder, load_checkpoint
 from tests.views.worlds import FRAME, STREAMS, Move, World
 
 COLUMNS = ("observation", "action", "reward", "terminated", "truncated")

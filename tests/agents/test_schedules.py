@@ -1,6 +1,6 @@
 import pytest
 
-from replaystore_agents.schedules import apex_epsilon
+from replaystore_agents.trunk.schedules import apex_epsilon
 
 
 def test_apex_epsilons_are_those_of_the_paper() -> None:
