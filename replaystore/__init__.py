@@ -6,11 +6,13 @@ storage engine when it is called.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replaystore.batch import Batch
 from replaystore.errors import (
+    NO_ENGINE_HERE,
     AlreadyExists,
     Corruption,
     DeadlineExceeded,
@@ -116,7 +118,10 @@ def open(path: str | Path, mode: str = "rw", **options: Any) -> Store:
     Raises:
         Locked: another process has it open for writing.
         StorageError, Corruption: names the file and says what to do.
+        ImportError: on Windows, or without the packages of ``replaystore[server]``.
     """
+    if sys.platform == "win32":
+        raise ImportError(NO_ENGINE_HERE)
     try:
         from replaystore.store import Store
     except ModuleNotFoundError as error:

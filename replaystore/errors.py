@@ -22,6 +22,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+NO_ENGINE_HERE = "the storage engine needs mmap and flock, which Windows lacks: run it on Linux, or in WSL; replaystore_client works here"
+"""Of the ImportError where there is no Unix."""
+
 
 class ReplayStoreError(Exception):
     """Base of all errors raised by replaystore. ``str(error)`` says what happened, with which value, and what to do."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from replaystore.errors import InvalidArgument, ReplayStoreError
+from replaystore.errors import NO_ENGINE_HERE, InvalidArgument, ReplayStoreError
 
 EXTRA_OF = {"torch": "agents", "gymnasium": "agents", "matplotlib": "agents"}
 """Which extra brings a module; all others come with ``server``."""
@@ -16,6 +16,8 @@ EXTRA_OF = {"torch": "agents", "gymnasium": "agents", "matplotlib": "agents"}
 
 def run() -> int:
     """Runs the command line; returns the exit code, or leaves with it through SystemExit."""
+    if sys.platform == "win32":
+        return _fail(NO_ENGINE_HERE, 1)
     try:
         from replaystore.cli.app import app
 

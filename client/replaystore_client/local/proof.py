@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import sys
 from typing import Any
 
 from replaystore.errors import ReplayStoreError
@@ -33,6 +34,8 @@ def open_table(offer: Any, nonce: bytes, table: str) -> MappedTable:
     """
     if offer.refused:
         raise NotShared(offer.refused)
+    if sys.platform != "linux":
+        raise NotShared(f"files are shared on Linux only, and this is {sys.platform}")
     here = boot_id()
     if here is None or offer.boot_id != here:
         raise NotShared("the server runs on another machine")
