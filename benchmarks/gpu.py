@@ -20,8 +20,8 @@ import torch
 
 import replaystore as rs
 from replaystore_agents.dqn import DoubleDQN, DQNConfig, spaces_of
+from replaystore_agents.trunk.devices import pick_device
 from replaystore_agents.trunk.feeding import ahead
-from replaystore_agents.trunk.networks import pick_device
 from replaystore_agents.trunk.preloaded import Preloaded
 from workload import BATCH, STACK, arguments, frames
 

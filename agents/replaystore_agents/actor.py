@@ -16,8 +16,9 @@ import torch
 import replaystore as rs
 from replaystore_agents.dqn import STOP, Spaces
 from replaystore_agents.trunk.evaluate import greedy
+from replaystore_agents.trunk.heads import QNetwork, q_network
 from replaystore_agents.trunk.hyper import hyper
-from replaystore_agents.trunk.networks import QNetwork, from_arrays
+from replaystore_agents.trunk.networks import from_arrays
 from replaystore_agents.trunk.schedules import apex_epsilon
 
 BLOCK_STEPS = 8
@@ -155,7 +156,7 @@ class _Mind:
             return
         if self._network is None:
             widths = [array.shape[0] for name, array in arrays.items() if name.endswith("weight")]
-            self._network = QNetwork(self._spaces.observation_shape, self._spaces.actions, widths[:-1])
+            self._network = q_network(self._spaces.observation_shape, self._spaces.actions, widths[:-1])
         from_arrays(self._network, arrays)
         self.version = self._seen
 

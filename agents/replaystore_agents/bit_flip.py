@@ -18,7 +18,7 @@ from gymnasium import spaces
 from torch import nn
 
 import replaystore as rs
-from replaystore_agents.trunk.networks import QNetwork
+from replaystore_agents.trunk.heads import q_network
 
 Bits = npt.NDArray[np.int8]
 
@@ -170,8 +170,8 @@ class _Agent:
 
     def __init__(self, config: BitFlipConfig) -> None:
         self._config = config
-        self._online = QNetwork((2 * config.n,), config.n, config.hidden)
-        self._target = QNetwork((2 * config.n,), config.n, config.hidden)
+        self._online = q_network((2 * config.n,), config.n, config.hidden)
+        self._target = q_network((2 * config.n,), config.n, config.hidden)
         self._target.load_state_dict(self._online.state_dict())
         self._optimizer = torch.optim.Adam(self._online.parameters(), lr=config.learning_rate, fused=True)
         self._pairs = list(zip(self._target.parameters(), self._online.parameters(), strict=True))

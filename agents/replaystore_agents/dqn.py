@@ -17,9 +17,11 @@ import torch
 from torch import nn
 
 import replaystore as rs
+from replaystore_agents.trunk.devices import pick_device
 from replaystore_agents.trunk.evaluate import evaluate, greedy
+from replaystore_agents.trunk.heads import q_network
 from replaystore_agents.trunk.hyper import hyper
-from replaystore_agents.trunk.networks import pick_device, q_network, to_arrays
+from replaystore_agents.trunk.networks import to_arrays
 from replaystore_agents.trunk.runs import RunFolder
 
 STOP = "control.stop"

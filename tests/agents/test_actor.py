@@ -11,7 +11,8 @@ import pytest
 import replaystore as rs
 from replaystore_agents.actor import ActorConfig, act
 from replaystore_agents.dqn import STOP, Spaces
-from replaystore_agents.trunk.networks import QNetwork, to_arrays
+from replaystore_agents.trunk.heads import q_network
+from replaystore_agents.trunk.networks import to_arrays
 
 ENV = "CartPole-v1"
 
@@ -53,7 +54,7 @@ def test_it_writes_every_step_and_no_reset(store: Any) -> None:
 
 
 def test_steps_carry_the_version_of_the_weights_that_chose_them(store: Any) -> None:
-    weights = to_arrays(QNetwork((4,), 2, (16,)))
+    weights = to_arrays(q_network((4,), 2, (16,)))
     for _ in range(3):
         version = store.publish_parameters("policy", weights)
     result = act(store, "t", ENV, 0, ActorConfig(num_envs=2, max_steps=300, pull_every=4))
@@ -63,7 +64,7 @@ def test_steps_carry_the_version_of_the_weights_that_chose_them(store: Any) -> N
 
 
 def test_a_stop_ends_it_but_not_one_from_before_its_time(store: Any) -> None:
-    weights = {**to_arrays(QNetwork(Spaces((4,), 2).observation_shape, 2, (16,))), STOP: np.ones(1, np.uint8)}
+    weights = {**to_arrays(q_network(Spaces((4,), 2).observation_shape, 2, (16,))), STOP: np.ones(1, np.uint8)}
     store.publish_parameters("policy", weights)
     assert act(store, "t", ENV, 0, ActorConfig(num_envs=2, max_steps=100)).ended == "max_steps"
     results: list[Any] = []

@@ -8,7 +8,8 @@ import torch
 
 import replaystore as rs
 from replaystore_agents.dqn import DoubleDQN, DQNConfig, Spaces, spaces_of
-from replaystore_agents.trunk.networks import QNetwork, from_arrays, to_arrays
+from replaystore_agents.trunk.heads import q_network
+from replaystore_agents.trunk.networks import from_arrays, to_arrays
 
 SPACES = Spaces((4,), 2)
 
@@ -102,7 +103,7 @@ def test_soft_targets_move_by_tau() -> None:
 
 
 def test_parameters_travel_as_arrays() -> None:
-    one, other = QNetwork((4,), 2, (8,)), QNetwork((4,), 2, (8,))
+    one, other = q_network((4,), 2, (8,)), q_network((4,), 2, (8,))
     from_arrays(other, {**to_arrays(one), "control.stop": np.zeros(1, np.float32)})
     assert equal(one.state_dict(), other.state_dict())
 

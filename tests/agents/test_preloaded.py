@@ -146,7 +146,7 @@ def test_stacks_of_images_go_through_convolutions(store: Store, tmp_path: Path) 
         train_offline(store, "frames", None, config, run, preload=preload)
         state = load_checkpoint(tmp_path / str(preload) / "last.pt")
         assert state["spaces"] == [[4, 40, 36], 3, 0, 4]
-        assert any(name.startswith("images.") for name in state["online"])
+        assert any(name.startswith("body.reader.layers.0") for name in state["online"])
 
 
 def test_stacked_observations_are_evaluated_as_stacks(clumsy_store: Path, tmp_path: Path) -> None:
