@@ -95,7 +95,7 @@ class DQN(Learner):
         errors, losses, values, extra = self._losses(data, action)
         loss = (losses * data["weights"]).mean() if "weights" in data else losses.mean()
         self.optimizer.zero_grad()
-        (loss + extra).backward()
+        (loss + extra).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         self.optimizer.step()
         if not self.config.target_every:
@@ -148,7 +148,7 @@ def double_dqn_target(reward: torch.Tensor, discount: torch.Tensor, next_online:
 
 
 def project(reward: torch.Tensor, discount: torch.Tensor, probabilities: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
-    """The distribution of ``reward + discount · z`` on the atoms `support`, for z as `probabilities` say (Bellemare et al. 2017, equation 7).
+    """The distribution of ``reward + discount · z`` on the atoms `support`, z being as `probabilities` say (Bellemare et al. 2017, eq. 7).
 
     Each moved atom is cut to the support and gives to its two neighbours by its distance to them. ``(batch,)``, ``(batch,)``,
     ``(batch, atoms)`` and ``(atoms,)`` to ``(batch, atoms)``.
@@ -165,7 +165,7 @@ def project(reward: torch.Tensor, discount: torch.Tensor, probabilities: torch.T
 
 
 def project_densely(places: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
-    """`project` from places in atoms, as a product: on CUDA scattered sums are not the same twice, products are. 20 times dearer on a CPU."""
+    """`project` from places in atoms, as a product: scattered sums on CUDA are not the same twice. 20 times dearer on a CPU."""
     atoms = torch.arange(places.shape[1], device=places.device)
     shares = (1 - (places.unsqueeze(1) - atoms.unsqueeze(1)).abs()).clamp(min=0)
     return torch.bmm(shares, probabilities.unsqueeze(2)).squeeze(2)
@@ -186,11 +186,13 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "batch_size": 32, "hidden": (128,), "learning_rate": 2.5e-4, "target_every": 1000, "samples_per_insert": 32.0, "min_size": 5000,
         "max_steps": 100_000,
     },
-    "atari": {**_ATARI, "learning_rate": 6.25e-5, "target_every": 2000, "samples_per_insert": 8.0, "min_size": 20_000, "max_steps": 1_000_000,
-              "reward_limit": 1.0},
+    "atari": {
+        **_ATARI, "learning_rate": 6.25e-5, "target_every": 2000, "samples_per_insert": 8.0, "min_size": 20_000, "max_steps": 1_000_000,
+        "reward_limit": 1.0,
+    },
 }  # fmt: skip
 """Changes of the defaults, of this configuration and of the loop's; joined by commas on the command line, later ones win.
 
-dqn, double, dueling, per, c51, noisy: one paper's addition each; rainbow: all (Hessel et al. 2018, table 1). minatar: Young and Tian (2019);
-atari: Rainbow's table 1. C51 and Rainbow also need `v_min` and `v_max` of the task.
+dqn, double, dueling, per, c51, noisy: one paper's addition each; rainbow: all of them (Hessel et al. 2018, table 1). minatar: Young and
+Tian (2019); atari: Rainbow's table 1. C51 and Rainbow also need `v_min` and `v_max` of the task.
 """

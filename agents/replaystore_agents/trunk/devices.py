@@ -59,7 +59,7 @@ class Recorded:
         if self._inputs is None:
             self._calls += 1
             if self._calls <= WARM_UPS:
-                return self._graph.warm_up(lambda: self._step(tensors))  # type: ignore[no-any-return]
+                return self._graph.warm_up(lambda: self._step(tensors))
             self._inputs = {name: tensor.clone() for name, tensor in tensors.items()}
             inputs = self._inputs
             self._outputs = self._graph.record(lambda: self._step(inputs))

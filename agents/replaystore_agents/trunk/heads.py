@@ -20,6 +20,9 @@ class NoisyLinear(nn.Module):
     Training mode adds sigma times the noise last drawn, evaluation mode adds none. Noise is neither saved nor published.
     """
 
+    noise_in: torch.Tensor
+    noise_out: torch.Tensor
+
     def __init__(self, inputs: int, outputs: int, sigma: float = 0.5) -> None:
         super().__init__()
         bound = 1.0 / math.sqrt(inputs)
@@ -38,6 +41,7 @@ class NoisyLinear(nn.Module):
             buffer.copy_(noise.sign() * noise.abs().sqrt())
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """``(batch, inputs) → (batch, outputs)``."""
         if not self.training:
             return nn.functional.linear(features, self.weight, self.bias)
         weight = self.weight + self.weight_sigma * torch.outer(self.noise_out, self.noise_in)
@@ -63,7 +67,8 @@ def describe_head(
     if atoms and (atoms < 2 or not v_min < v_max):
         raise rs.InvalidArgument(f"atoms={atoms} from v_min={v_min} to v_max={v_max}: needs at least 2 atoms and v_min below v_max")
     return {
-        "actions": actions, "width": width, "dueling": dueling, "noisy": noisy, "sigma": sigma, "atoms": atoms, "v_min": v_min, "v_max": v_max,
+        "actions": actions, "width": width, "dueling": dueling, "noisy": noisy, "sigma": sigma,
+        "atoms": atoms, "v_min": v_min, "v_max": v_max,
     }  # fmt: skip
 
 
@@ -88,6 +93,7 @@ class Head(nn.Module):
         self.value = stream(each) if description["dueling"] else None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Scores or logits."""
         scores: torch.Tensor = self.advantage(features)
         scores = scores.view(len(features), self.actions, *([self.atoms] if self.atoms else []))
         if self.value is None:
@@ -135,8 +141,8 @@ class QNetwork(nn.Module):
 
 
 def describe_network(
-    shape: Sequence[int], actions: int, hidden: Sequence[int] = (), *, body: str = "auto", observations: int = 0, first_observation: int = 0,
-    **head: Any,
+    shape: Sequence[int], actions: int, hidden: Sequence[int] = (), *, body: str = "auto", observations: int = 0,
+    first_observation: int = 0, **head: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """A body and a head as JSON; the last of the `hidden` layers is the head's, one for each of its streams.
 

@@ -54,6 +54,12 @@ def describe_body(
     return body | ({"observations": observations, "first_observation": first_observation} if observations else {})
 
 
+class Reader(nn.Module):
+    """What a body begins with: ``(batch, *shape) → (batch, features)``."""
+
+    features: int
+
+
 class Body(nn.Module):
     """``(batch, *shape) → (batch, features)``, observations of any number dtype; bytes of images are taken for 0 to 255."""
 
@@ -61,10 +67,10 @@ class Body(nn.Module):
         super().__init__()
         kind, shape = description["kind"], tuple(description["shape"])
         if kind == "embedding":
-            self.reader: nn.Module = Embedding(shape, description["observations"], description["first_observation"])
+            self.reader: Reader = Embedding(shape, description["observations"], description["first_observation"])
         else:
             self.reader = {"mlp": Plain, "nature": Nature, "impala": Impala, "small": Small}[kind](shape)
-        widths = [int(self.reader.features), *description["hidden"]]  # type: ignore[call-overload]
+        widths = [self.reader.features, *description["hidden"]]
         layers: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
@@ -77,7 +83,7 @@ class Body(nn.Module):
         return features
 
 
-class Plain(nn.Module):
+class Plain(Reader):
     """All numbers of an observation, in a row."""
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -85,10 +91,11 @@ class Plain(nn.Module):
         self.features = math.prod(shape)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """Flattened."""
         return observation.float().reshape(len(observation), -1)
 
 
-class Embedding(nn.Module):
+class Embedding(Reader):
     """Learned numbers for each Discrete observation."""
 
     def __init__(self, shape: Sequence[int], observations: int, first: int) -> None:
@@ -98,14 +105,14 @@ class Embedding(nn.Module):
         self.features = _EMBEDDING * math.prod(shape)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """Looked up, flattened."""
         embedded: torch.Tensor = self.table(observation.long() - self.first)
         return embedded.reshape(len(observation), -1)
 
 
-class _Images(nn.Module):
+class _Images(Reader):
     """``(batch, frames, [channels,] height, width)``: frames and channels are all channels to the convolutions."""
 
-    features: int
     layers: nn.Module
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -117,6 +124,7 @@ class _Images(nn.Module):
             self.features = int(self.layers(torch.zeros(1, self.channels, *self.size)).numel())
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """Convolved, flattened."""
         images = observation.float().reshape(len(observation), self.channels, *self.size)
         if observation.dtype == torch.uint8:
             images = images / 255.0
