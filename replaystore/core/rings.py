@@ -16,9 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.core.jit import kernel
+from replaystore.growing import spread, zeros
 
 Ids = npt.NDArray[np.int64]
 Leaves = npt.NDArray[np.float32]
+
+MOST_COPIED = 1 << 14
+"""Nodes of level 1 up to which rings are exactly as long as needed, and longer ones a copy: for 10^6 steps."""
+
+RESERVED = 1 << 26
+"""Nodes of level 1 that rings beyond that have addresses for, 4 · 10^9 steps: they double where they are."""
 
 
 @kernel
@@ -85,7 +92,7 @@ class RingTree:
     `first` to `stop`. Leaves are finite and not negative (`replaystore.core.indexes.sanitise`). Not safe for several threads at once.
     """
 
-    __slots__ = ("_bases", "_first", "_masks", "_rings", "_stop")
+    __slots__ = ("_bases", "_first", "_masks", "_reserved", "_rings", "_stop")
 
     EMPTY: ClassVar[tuple[tuple[type[np.generic], float], ...]]
     """The arrays of nodes: for each its type, and the value of a node that covers nothing."""
@@ -100,7 +107,7 @@ class RingTree:
     @property
     def nbytes(self) -> int:
         """Bytes of RAM of the inner nodes."""
-        return sum(nodes.nbytes for nodes in self._rings)
+        return int((self._masks + 1).sum()) * sum(nodes.itemsize for nodes in self._rings)
 
     def rebuild(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
         """Reads all leaves afresh, for the window [first, stop)."""
@@ -111,7 +118,8 @@ class RingTree:
     def extend(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
         """Moves the window's end up to `stop` and its start to `first`. The new leaves are 0, or will be refreshed.
 
-        Where the rings are too short they double, which copies the inner nodes: a few milliseconds per 10^8 steps.
+        Rings that are too short double. Those of many steps do so where they are: only nodes from the end of a ring on that had begun
+        anew at its start move, which without retention are none.
         """
         if first > self._first:
             self.drop(leaves, origin, first)
@@ -177,28 +185,41 @@ class RingTree:
         return ((self._stop - 1) >> 6) - (self._first >> 6) + 1 if self._stop > self._first else 0
 
     def _allocate(self, needed: int) -> None:
-        """Rings for `needed` nodes of level 1 (0: as few as there can be), up to a level that never has more than 64."""
-        sizes = [0, max(64, 1 << (needed - 1).bit_length() if needed else 0)]
-        while sizes[1] >> (6 * (len(sizes) - 2)) > 32:  # a ring of 2^m nodes has at most 2^m / 64 + 1 parents
-            sizes.append(max(64, sizes[1] >> (6 * (len(sizes) - 1)) << 1))
+        """New rings for `needed` nodes of level 1, of which every node is to be worked out."""
+        sizes = _sizes(needed)
+        longer = _sizes(max(needed, RESERVED)) if sizes[1] > MOST_COPIED else sizes
+        for reserved in (longer, sizes):
+            try:
+                self._rings: tuple[npt.NDArray[Any], ...] = tuple(zeros(sum(reserved), kind) for kind, _ in self.EMPTY)
+                break
+            except MemoryError:
+                if reserved is sizes:
+                    raise
+        self._reserved = reserved
+        self._lay_out(sizes)
+
+    def _lay_out(self, sizes: list[int]) -> None:
         self._masks = np.array(sizes, np.int64) - 1
-        self._bases = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-        self._rings: tuple[npt.NDArray[Any], ...] = tuple(
-            np.full(sum(sizes), empty, kind) if empty else np.zeros(sum(sizes), kind) for kind, empty in self.EMPTY
-        )
+        self._bases = np.concatenate([[0], np.cumsum(self._reserved)[:-1]]).astype(np.int64)[: len(sizes)]
 
     def _double(self, old_stop: int) -> None:
         """Longer rings; the nodes of [first, old_stop) move over."""
         old, bases, masks = self._rings, self._bases, self._masks
-        self._allocate(self._needed())
+        sizes = _sizes(self._needed())
+        if sizes[1] <= self._reserved[1]:
+            self._lay_out(sizes)
+        else:
+            self._allocate(self._needed())
         for level in range(1, len(bases) if old_stop > self._first else 1):
             begin, end = self._first >> (6 * level), ((old_stop - 1) >> (6 * level)) + 1
-            while begin < end:  # stretches that are contiguous in the old ring; the new one is a multiple of it
-                stretch = min(end - begin, int(masks[level]) + 1 - (begin & int(masks[level])))
-                source, target = (
-                    int(bases[level]) + (begin & int(masks[level])),
-                    int(self._bases[level]) + (begin & int(self._masks[level])),
-                )
-                for nodes, before in zip(self._rings, old, strict=True):
-                    nodes[target : target + stretch] = before[source : source + stretch]
-                begin += stretch
+            for nodes, before in zip(self._rings, old, strict=True):
+                to, mask = int(self._bases[level]), int(self._masks[level])
+                spread(before, int(bases[level]), int(masks[level]), nodes, to, mask, begin, end)
+
+
+def _sizes(needed: int) -> list[int]:
+    """Places of each level's ring for `needed` nodes of level 1 (0: as few as there can be), up to a level that never has more than 64."""
+    sizes = [0, max(64, 1 << (needed - 1).bit_length() if needed else 0)]
+    while sizes[1] >> (6 * (len(sizes) - 2)) > 32:  # a ring of 2^m nodes has at most 2^m / 64 + 1 parents
+        sizes.append(max(64, sizes[1] >> (6 * (len(sizes) - 1)) << 1))
+    return sizes

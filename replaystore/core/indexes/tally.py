@@ -8,6 +8,13 @@ import numpy as np
 
 from replaystore.core.indexes.protocol import Ids, Leaves
 from replaystore.core.jit import kernel
+from replaystore.growing import Array, reserve, spread
+
+MOST_COPIED = 1 << 18
+"""Blocks up to which a longer ring is a copy."""
+
+RESERVED = 1 << 28
+"""Blocks that a ring beyond that has addresses for, 2 · 10^10 steps: it doubles where it is."""
 
 
 @kernel
@@ -43,11 +50,12 @@ def _recount(leaves: Any, origin: int, counts: Any, first: int, stop: int, ids: 
 class Tally:
     """The number of leaves above 0 in the window [first, stop). Same calls as an index; bounds are the caller's to check."""
 
-    __slots__ = ("_counts", "_first", "_stop", "count")
+    __slots__ = ("_counts", "_first", "_reserved", "_stop", "count")
 
     def __init__(self) -> None:
         self._first = self._stop = 0
-        self._counts = np.zeros(64, np.uint8)
+        self._reserved: Array = np.zeros(64, np.uint8)
+        self._counts = self._reserved
         self.count = 0
         """How many there are."""
 
@@ -60,7 +68,7 @@ class Tally:
         """Counts everything afresh, for the window [first, stop)."""
         self._first, self._stop = first, max(first, stop)
         begin, end = self._blocks(self._stop)
-        self._counts = np.zeros(_ring(end - begin), np.uint8)
+        self._begin(_ring(end - begin))
         self.count = int(_recount_range(leaves, origin, self._counts, self._first, self._stop, begin, end))
 
     def extend(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
@@ -72,9 +80,12 @@ class Tally:
         begin, end = self._blocks(stop)
         self._stop = stop
         if end - begin > len(self._counts):
-            blocks, old = np.arange(begin, old_end), self._counts
-            self._counts = np.zeros(_ring(end - begin), np.uint8)
-            self._counts[blocks & (len(self._counts) - 1)] = old[blocks & (len(old) - 1)]
+            old, longer = self._counts, _ring(end - begin)
+            if longer <= len(self._reserved):
+                self._counts = self._reserved[:longer]
+            else:
+                self._begin(longer)
+            spread(old, 0, len(old) - 1, self._counts, 0, len(self._counts) - 1, begin, old_end)
         self._counts[np.arange(old_end, end) & (len(self._counts) - 1)] = 0
 
     def drop(self, leaves: Leaves, origin: int, first: int) -> None:
@@ -92,6 +103,11 @@ class Tally:
     def refresh(self, leaves: Leaves, origin: int, ids: Ids) -> None:
         """The leaves of `ids`, ``int64[n]``, changed. Ids outside the window are passed over."""
         self.count += int(_recount(leaves, origin, self._counts, self._first, self._stop, ids))
+
+    def _begin(self, blocks: int) -> None:
+        """A ring of `blocks`, none of which has been counted."""
+        self._reserved = reserve(blocks, RESERVED if blocks > MOST_COPIED else blocks, np.uint8)
+        self._counts = self._reserved[:blocks]
 
     def _blocks(self, stop: int) -> tuple[int, int]:
         """The blocks of [first, stop), as a range; none when that is empty."""
