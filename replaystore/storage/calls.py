@@ -53,12 +53,14 @@ def preallocate(fd: int, size_bytes: int) -> None:
 
 
 def pwrite_all(fd: int, data: memoryview, offset_bytes: int) -> None:
-    """pwrite(2) of all of `data`, however few bytes a call takes."""
+    """pwrite(2) of all of `data` (C-contiguous, of any shape), however few bytes a call takes."""
     if hook is not None:
-        hook("pwrite", fd, data, offset_bytes)
-    done = 0
-    while done < len(data):
-        done += os.pwrite(fd, data[done:], offset_bytes + done)
+        hook("pwrite", fd, data.cast("B"), offset_bytes)
+    done = os.pwrite(fd, data, offset_bytes)
+    if done < data.nbytes:
+        data = data.cast("B")
+        while done < len(data):
+            done += os.pwrite(fd, data[done:], offset_bytes + done)
 
 
 def sync_data(fd: int) -> None:

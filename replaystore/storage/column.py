@@ -90,12 +90,13 @@ class ColumnSet:
 
     def write(self, start: int, arrays: Mapping[str, Array]) -> None:
         """Writes rows from `start` on, an array per path. An OSError becomes a StorageError that names the folder."""
-        for path, rows in arrays.items():
-            column = self.columns[path]
-            try:
-                column.write(start, rows)
-            except OSError as error:
-                raise explain(error, column.folder, "writing into") from error
+        columns = self.columns
+        path = ""
+        try:
+            for path, rows in arrays.items():
+                columns[path].write(start, rows)
+        except OSError as error:
+            raise explain(error, columns[path].folder, "writing into") from error
 
     def whole_until(self, start: int, stop: int) -> int:
         """Rows [start, it) have all their chunk files; at most `stop`."""

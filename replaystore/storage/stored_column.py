@@ -146,6 +146,12 @@ class StoredColumn:
     def write(self, start: int, rows: Array) -> None:
         """Writes ``rows`` (C-contiguous, of the column's dtype) at row ids from `start` on. `prepare` came before."""
         layout = self.layout
+        chunk, first = divmod(start, layout.rows_per_chunk)
+        fd = self._files.get(chunk, -1)
+        if fd >= 0 and first + len(rows) <= layout.rows_per_chunk:  # nearly always
+            calls.pwrite_all(fd, rows.data, first * layout.row_bytes)
+            self._dirty.add(chunk)
+            return
         data = rows.data.cast("B")
         position = start
         stop = start + len(rows)
