@@ -37,6 +37,16 @@ Rows = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
 
 
+class Form:
+    """What all blocks of one layout have in common, so that it is looked at once and not block by block."""
+
+    __slots__ = ("fits",)
+
+    def __init__(self) -> None:
+        self.fits: tuple[Mapping[str, Column] | None, int] = None, 0
+        """The table columns that their arrays were found to fit last, and with how many rows."""
+
+
 @dataclass(slots=True)
 class StepBlock:
     """Rows to append: one array per column and the runs that they are made of."""
@@ -49,6 +59,9 @@ class StepBlock:
 
     actor: int = 0
     """Which actor wrote them (int32)."""
+
+    form: Form | None = None
+    """Of a received block, shared with all that have the same names, dtypes and shapes."""
 
     @property
     def rows(self) -> int:
@@ -67,12 +80,25 @@ class StepBlock:
             raise InvalidArgument("runs: a block must hold at least one run")
         if not -(2**31) <= self.actor < 2**31:
             raise InvalidArgument(f"actor={self.actor} must fit 32 bits")
-        rows = closed = 0
+        rows = 0
+        closed: list[tuple[int, int]] = []
         for episode, first, count, ending, _, _ in runs.tolist():
             if episode < 1 or not 0 <= first < 2**31 or not 1 <= count < 2**31 or ending > TRUNCATED:
                 raise self._wrong_run()
             rows += count
-            closed += ending != OPEN
+            if ending != OPEN:
+                closed.append((rows - 1, ending))
+        form = self.form
+        if form is None or form.fits[0] is not columns or form.fits[1] != rows:
+            self._check_columns(columns, rows)
+            if form is not None:
+                form.fits = columns, rows
+        if closed:
+            terminated, truncated = self.columns["terminated"], self.columns["truncated"]
+            if any(terminated[row] != (ending == TERMINATED) or truncated[row] != (ending == TRUNCATED) for row, ending in closed):
+                raise self._wrong_closing_row()
+
+    def _check_columns(self, columns: Mapping[str, Column], rows: int) -> None:
         if columns.keys() != self.columns.keys():
             missing, unknown = columns.keys() - self.columns.keys(), self.columns.keys() - columns.keys()
             wrong = f"column {min(missing)!r} is missing" if missing else f"there is no column {min(unknown)!r}"
@@ -82,8 +108,6 @@ class StepBlock:
             want = (rows, *column.shape)
             if array.shape != want or array.dtype != _DTYPES[column.dtype]:
                 raise SchemaMismatch(f"column {name!r} takes {column.dtype} {want}, got {array.dtype.name} {array.shape}")
-        if closed:
-            self._check_closing_rows()
 
     def _wrong_run(self) -> InvalidArgument:
         runs = self.runs
@@ -93,17 +117,18 @@ class StepBlock:
                 return InvalidArgument(f"runs.{name}[{off[0]}]={runs[name][off[0]]} must be from {low} to {high}")
         raise AssertionError("every run is as it must be")
 
-    def _check_closing_rows(self) -> None:
+    def _wrong_closing_row(self) -> InvalidArgument:
         """After a crash the flags of the closing row are all that says how an episode ended."""
         closed = np.flatnonzero(self.runs["ending"] != OPEN)
         rows, endings = np.cumsum(self.runs["rows"])[closed] - 1, self.runs["ending"][closed]
         for name, ending in (("terminated", TERMINATED), ("truncated", TRUNCATED)):
             off = np.flatnonzero(self.columns[name][rows] != (endings == ending))
             if len(off):
-                raise InvalidArgument(
+                return InvalidArgument(
                     f"runs.ending[{closed[off[0]]}]={endings[off[0]]}: the run's last row is the closing row, and {name!r} must be "
                     f"{bool(endings[off[0]] == ending)} there (1 is terminated, 2 truncated)"
                 )
+        raise AssertionError("every closing row is as it must be")
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,12 +173,17 @@ def arrays_of(parts: Parts, *, writable: bool = False) -> dict[str, Array]:
     """
     layout = parse(parts.layout)
     check_size(layout, parts.payload_bytes)
+    return _arrays(layout, *payload_of(parts, layout, writable=writable))
+
+
+def payload_of(parts: Parts, layout: Layout, *, writable: bool = False) -> tuple[bytes | Bytes, int]:
+    """What a received message's arrays are views of, and where in it the payload begins, aligned. The layout's size has been checked."""
     if parts.payload_start % ALIGNMENT_BYTES and layout.payload_bytes:
         # a sender that does not pad: one copy, because unaligned arrays are slow or refused further on
         payload = np.frombuffer(parts.message, np.uint8, layout.payload_bytes, parts.payload_start).copy()
         payload.flags.writeable = writable
-        return _arrays(layout, payload, 0)
-    return _arrays(layout, writable_view(parts.message) if writable else parts.message, parts.payload_start)
+        return payload, 0
+    return writable_view(parts.message) if writable else parts.message, parts.payload_start
 
 
 def check_size(layout: Layout, payload_bytes: int) -> None:
