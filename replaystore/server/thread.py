@@ -6,15 +6,11 @@ import asyncio
 import threading
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from replaystore.server.options import ServerOptions
 from replaystore.server.service import Server
 from replaystore.store import Store
-
-_LAST_EVENTS_S = 0.1
-"""gRPC reports the ends of calls that were cut off a moment later, through the loop of any server or client in the process: to a loop
-that is closed by then it cannot, and logs an error for each."""
 
 
 class ServerThread:
@@ -40,7 +36,8 @@ class ServerThread:
         try:
             self._loop.run_until_complete(self._serve())
         finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._finish())
+            self._loop.call_soon_threadsafe = _nobody_hears  # type: ignore[assignment, method-assign]
             self._loop.close()
 
     async def _serve(self) -> None:
@@ -55,7 +52,14 @@ class ServerThread:
         self._ready.set_result(server.addresses)
         await self._stopping.wait()
         await server.stop()
-        await asyncio.sleep(_LAST_EVENTS_S)
+
+    async def _finish(self) -> None:
+        """Ends what is left of calls that were cut off."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Ends all calls with a clear status and waits for the thread. Safe to call twice."""
@@ -71,6 +75,14 @@ class ServerThread:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+
+
+def _nobody_hears(*event: Any, context: Any = None) -> None:
+    """What a loop does about events once it is closed.
+
+    gRPC reports the ends of calls that were cut off a moment later, at no time that could be waited for, through the loop of any server
+    or client in the process. From there they would go to this one, whose error would be logged for each.
+    """
 
 
 def start_in_thread(
