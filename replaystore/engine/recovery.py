@@ -27,6 +27,7 @@ from replaystore.schema.table_config import TableConfig
 from replaystore.steps import OPEN, RUN_DTYPE, TERMINATED, TRUNCATED, StepBlock
 from replaystore.storage.journal import BatchRecord
 from replaystore.storage.layout import ArrayLayout, priority_path, step_arrays
+from replaystore.storage.residency import will_need
 from replaystore.storage.table_files import TableFiles
 
 Array = npt.NDArray[Any]
@@ -196,7 +197,7 @@ class OpenTable:
         removed[(removed > USED_UP) | (~is_step & (removed == USED_UP))] = KEPT
         most, least = self.config.retention.max_times_sampled, self.config.retention.min_steps
         if most is not None and not least:  # the count may have come through without the mark
-            removed[is_step & (removed == KEPT) & (self._live("replay/times_sampled") >= most)] = USED_UP
+            removed[is_step & (removed == KEPT) & (will_need(self._live("replay/times_sampled")) >= most)] = USED_UP
 
     # -- both
 

@@ -30,6 +30,10 @@ class Ahead:
         """What is read around each step of a column at least; more while all of these columns are coming into memory anyway."""
         self._walked, self._taken = Residency(), Residency()
 
+    def read_around(self, block_bytes: int) -> None:
+        """Sets `block_bytes`, from any thread."""
+        self.block_bytes = block_bytes
+
     def walk(self, rows: Rows, ids: Ids, steps: int) -> None:
         """Before the small fields of the steps `ids`, and of up to `steps` rows after each, are read."""
         if self.begun is not None:

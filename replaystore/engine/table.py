@@ -28,7 +28,7 @@ from replaystore.engine.population import Population
 from replaystore.engine.recovery import OpenTable
 from replaystore.engine.rows import Rows
 from replaystore.engine.sampling import Sampling
-from replaystore.engine.warming import BLOCK_BYTES, Warming
+from replaystore.engine.warming import Warming
 from replaystore.errors import InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
 from replaystore.mapping.buffers import BufferPool
 from replaystore.schema.limiters import MinSize, RateLimiter
@@ -83,7 +83,7 @@ class Table(Sampling):
             self.config.columns, self._files, self._book, self._population, self._drawing, self._change, self._changed, self.wait_durable
         )
         """Deletes rows and writes into them."""
-        self._warming = Warming(self._borrow)
+        self._warming = Warming(self._borrow, self._population.ahead.read_around)
         self._population.ahead.begun = self._warm
 
     def _warm(self, rows: Rows) -> None:
@@ -96,8 +96,7 @@ class Table(Sampling):
         wide = [path for path in columns if path.startswith("steps/") and path not in narrow]
         sizes = {path: columns[path].layout.row_bytes for path in (*narrow, *wide)}
         read, cached = [(path, sizes[path]) for path in narrow], [(path, sizes[path]) for path in wide]
-        if self._warming.begin(rows.first, rows.stop, read, ["replay/times_sampled"] if own else [], cached):
-            self._population.ahead.block_bytes = BLOCK_BYTES
+        self._warming.begin(rows.first, rows.stop, read, ["replay/times_sampled"] if own else [], cached)
 
     def _borrow(self, path: str, start: int, stop: int) -> tuple[Array, Callable[[], None]]:
         with self._lock:

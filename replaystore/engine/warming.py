@@ -7,6 +7,7 @@ read as they are drawn (`replaystore.storage.residency`); what the page cache ha
 
 from __future__ import annotations
 
+import mmap
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -53,9 +54,14 @@ Columns = Iterable[tuple[str, int]]
 class Warming:
     """A thread for a while."""
 
-    def __init__(self, piece: Callable[[str, int, int], Piece]) -> None:
-        """`piece` gives, of a column's path, the rows of [start, stop) that are kept, and a call that lets them go. From any thread."""
-        self._piece = piece
+    def __init__(self, piece: Callable[[str, int, int], Piece], read_around: Callable[[int], None] = lambda block_bytes: None) -> None:
+        """Both are called from any thread.
+
+        Args:
+            piece: gives, of a column's path, the rows of [start, stop) that are kept, and a call that lets them go.
+            read_around: hears how many bytes draws are to read around each step: more while all of these columns are coming in.
+        """
+        self._piece, self._read_around = piece, read_around
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._beginning = threading.Lock()
@@ -70,17 +76,24 @@ class Warming:
             wide: columns of which only what is in memory already, or most of which is, comes into the page table.
         """
         read = tuple(read)
+        fits = (stop - first) * sum(row_bytes for _, row_bytes in read) <= available_bytes() * MOST_OF_MEMORY
         with self._beginning:
             if stop - first < LEAST_ROWS or self._stopped.is_set():
                 return False
+            if fits:
+                self._read_around(BLOCK_BYTES)
             self._thread = threading.Thread(
                 target=self._work, args=(first, stop, read, frozenset(written), tuple(wide)), name="replaystore-warming", daemon=True
             )
             self._thread.start()
-        return (stop - first) * sum(row_bytes for _, row_bytes in read) <= available_bytes() * MOST_OF_MEMORY
+        return fits
 
     def _work(self, first: int, stop: int, read: Columns, written: frozenset[str], wide: Columns) -> None:
-        if self._read(first, stop, read, written):
+        try:
+            come = self._read(first, stop, read, written)
+        finally:
+            self._read_around(mmap.PAGESIZE)  # from now on what is missing has gone for lack of memory
+        if come:
             self._map(first, stop, wide)
 
     def _read(self, first: int, stop: int, read: Columns, written: frozenset[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,44 @@ def test_it_says_whether_everything_fits(monkeypatch: pytest.MonkeyPatch, availa
     made = Warming(table.piece)
     assert made.begin(0, 100, [("a", 1), ("b", 1)], []) is (available == 400)
     made.stop()
+
+
+@pytest.mark.parametrize(("available", "works", "said"), [(400, True, [1 << 16, 4096]), (399, True, [4096]), (400, False, [1 << 16, 4096])])
+def test_draws_read_around_their_steps_only_while_all_columns_come(
+    monkeypatch: pytest.MonkeyPatch, available: int, works: bool, said: list[int]
+) -> None:
+    table = Table(monkeypatch)
+    heard: list[int] = []
+    table.works = works
+    monkeypatch.setattr(warming, "available_bytes", lambda: available)
+    monkeypatch.setattr("mmap.PAGESIZE", 4096)
+    made = Warming(table.piece, heard.append)
+    made.begin(0, 100, [("a", 1), ("b", 1)], [])
+    assert made._thread is not None
+    made._thread.join()
+    assert heard == said
+    made.stop()
+    made.begin(0, 100, [("a", 1)], [])  # too late: nobody would say that it has ended
+    assert heard == said
+
+
+def test_a_table_that_is_warm_reads_single_pages_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warming, "LEAST_ROWS", 1)
+    go_on = threading.Event()
+    monkeypatch.setattr(warming, "populate", lambda rows, *, write=False: go_on.wait(60))
+    with rs.open(tmp_path / "s") as store:
+        store.create_table("t", rs.TableConfig({"observation": rs.Column((), "float32"), "action": rs.Column((), "int32")}))
+        with store.writer("t") as writer:
+            writer.reset(np.float32(0))
+            for step in range(20):
+                writer.append(step, 1.0, False, False, np.float32(0))
+        store.sample("t", 16)
+        table = store.table("t")
+        assert table._population.ahead.block_bytes == warming.BLOCK_BYTES
+        go_on.set()
+        assert table._warming._thread is not None
+        table._warming._thread.join()
+        assert table._population.ahead.block_bytes == mmap.PAGESIZE
 
 
 def test_small_tables_have_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:

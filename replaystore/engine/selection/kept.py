@@ -23,6 +23,7 @@ from replaystore.engine.selection.masses import (
 from replaystore.schema.selectors import Prioritized, RankPrioritized, Selector
 from replaystore.steps import UpdateCounts
 from replaystore.storage.layout import priority_path
+from replaystore.storage.residency import will_need
 from replaystore.storage.state_page import StatePage
 
 Array = npt.NDArray[Any]
@@ -71,6 +72,7 @@ class KeptPriorities:
         if np.isfinite(stored) and stored > 0:
             index.max_mass = stored
         leaves = rows.array(self.path)
+        will_need(rows.live(self.path))
         if mend:
             sanitise(leaves, rows.origin, rows.first, rows.stop, rows.array(SUCCESSOR), index.max_mass)
             if rows.stop > rows.first:  # after power loss the leaves may be newer than what was remembered of them
@@ -175,6 +177,7 @@ class KeptPass:
     def __init__(self, name: str, selector: Selector, rows: Rows, *, mend: bool) -> None:
         self.selector, self.path = selector, priority_path(name)
         self.index = PassIndex()
+        will_need(rows.live(self.path))
         if mend:
             mend_pass(rows, self.path)
         self.rebuild(rows)
