@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 import replaystore as rs
-from replaystore_agents.dqn import DoubleDQN, DQNConfig, spaces_of
+from replaystore_agents.algorithms.base import spaces_of
+from replaystore_agents.algorithms.dqn import DQN, DQNConfig
 from replaystore_agents.trunk.devices import pick_device
 from replaystore_agents.trunk.feeding import ahead
 from replaystore_agents.trunk.preloaded import Preloaded
@@ -42,7 +43,7 @@ def fill(store: Any, steps: int) -> None:
                 writer.reset(data["observation"][t + 1])
 
 
-def rate(agent: DoubleDQN, batches: Iterator[Any], seconds: float) -> float:
+def rate(agent: DQN, batches: Iterator[Any], seconds: float) -> float:
     """Updates per second, by the device's end."""
     wait: Callable[[], object] = torch.cuda.synchronize if agent.device.type == "cuda" else lambda: None
     for _ in range(3):
@@ -65,7 +66,7 @@ def main() -> None:
         with rs.open(Path(folder) / "data") as store:
             fill(store, options.frames)
         api = stack.enter_context(rs.open(Path(folder) / "data", mode="r"))
-        agent = DoubleDQN(spaces_of(api.describe("frames").config, STACK), DQNConfig(device=str(device), n_step=1))
+        agent = DQN(spaces_of(api.describe("frames").config, STACK), DQNConfig(device=str(device), n_step=1))
 
         def sample(index: int) -> rs.Batch:
             batch: rs.Batch = api.sample("frames", BATCH, view=VIEW, seed=index, selector=rs.Uniform(), columns=COLUMNS)

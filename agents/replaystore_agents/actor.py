@@ -1,5 +1,5 @@
-"""An actor: plays a vector environment with the newest published weights and writes every step. Shares nothing with the learner but the
-server. Knows the public client verbs; nothing of how the weights are learned.
+"""An actor: plays a vector environment with the newest published policy and writes every step. Shares nothing with the learner but the
+server: what the policy is, it is told with the weights. Knows the public client verbs; nothing of how policies are learned.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import numpy as np
 import torch
 
 import replaystore as rs
-from replaystore_agents.dqn import STOP, Spaces
-from replaystore_agents.trunk.evaluate import greedy
-from replaystore_agents.trunk.heads import QNetwork, q_network
+from replaystore_agents.algorithms.policies import STOP, Policy, build_policy, description_in
+from replaystore_agents.trunk.environments import make_vec
+from replaystore_agents.trunk.frames import FrameStacks
 from replaystore_agents.trunk.hyper import hyper
-from replaystore_agents.trunk.networks import from_arrays
 from replaystore_agents.trunk.schedules import apex_epsilon
 
 BLOCK_STEPS = 8
@@ -38,6 +37,9 @@ class ActorConfig:
     epsilon_end: float = hyper(0.05, "And after the last annealed step.")
     epsilon_steps: int = hyper(5_000, "Steps of this actor over which epsilon falls linearly.")
     apex_actors: int = hyper(0, "With N: a constant epsilon per actor out of N, as in Ape-X (Horgan et al. 2018); 0: the falling one.")
+    noise: float = hyper(1.0, "Continuous actions: the policy's own noise, times this (1: as the algorithm means it).")
+    random_steps: int = hyper(0, "Steps of this actor played with random actions first (Fujimoto et al. 2018: 25000; SAC: 10000).")
+    life_loss: bool = hyper(False, "Atari: a lost life ends the episode for the learner (Mnih et al. 2015).")
     pull_every: int = hyper(16, "Vector steps between looks for newer weights.")
     max_steps: int = hyper(0, "Stops after so many steps; 0 plays until told to stop.")
     patience_s: float = hyper(120.0, "Gives up when the rate limiter lets nothing through for so long.")
@@ -83,16 +85,15 @@ def act(
     """
     torch.set_num_threads(1)
     _wait_for_table(api, table, config.patience_s, stopping)
-    envs = gymnasium.make_vec(env, num_envs=config.num_envs)
+    envs = make_vec(env, config.num_envs, **({"life_loss": True} if config.life_loss else {}))
     if envs.metadata.get("autoreset_mode") is not gymnasium.vector.AutoresetMode.NEXT_STEP:
         raise rs.InvalidArgument(
             f"{env}: the actor plays vector environments with next-step autoreset; RecordExperience records every mode"
         )
     space = envs.single_action_space
-    if not isinstance(space, gymnasium.spaces.Discrete):
-        raise rs.InvalidArgument(f"{env}: DQN needs a Discrete action space, got {space}")
-    spaces = Spaces(envs.single_observation_space.shape or (), int(space.n), int(space.start))
-    mind = _Mind(api, policy, spaces, np.random.default_rng([config.seed, actor]))
+    if not isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.Box):
+        raise rs.InvalidArgument(f"{env}: the actor needs a Discrete or Box action space, got {space}")
+    mind = _Mind(api, policy, space, config.num_envs, np.random.default_rng([config.seed, actor]))
     writer = api.writer(table, streams=config.num_envs, actor=actor, block_rows=BLOCK_STEPS * config.num_envs, timeout_s=RETRY_S)
     falling = rs.Linear(config.epsilon_start, config.epsilon_end, max(config.epsilon_steps, 0))
     steps = episodes = 0
@@ -100,8 +101,10 @@ def act(
     try:
         observations, _ = envs.reset(seed=int(np.random.SeedSequence([config.seed, actor]).generate_state(1)[0]))
         for stream in range(config.num_envs):
-            writer.reset(observations[stream], stream=stream)
-        over = np.zeros(config.num_envs, bool)
+            writer.reset(_one(observations, stream), stream=stream)
+        over = np.ones(config.num_envs, bool)
+        mind.see(observations, over)
+        over[:] = False
         for count in range(1 << 62):
             if count % config.pull_every == 0:
                 mind.pull()
@@ -112,11 +115,15 @@ def act(
             if 0 < config.max_steps <= steps:
                 ended = "max_steps"
                 break
-            epsilon = apex_epsilon(actor, config.apex_actors) if config.apex_actors else falling(steps)
-            actions = mind.choose(observations, epsilon)
+            if not isinstance(space, gymnasium.spaces.Discrete):
+                explore = config.noise
+            else:
+                explore = apex_epsilon(actor, config.apex_actors) if config.apex_actors else falling(steps)
+            actions = mind.random() if steps < config.random_steps else mind.choose(explore)
             observations, rewards, terminated, truncated, _ = envs.step(actions)
             # After an episode's end the environment ignores one action and resets: that row is a first observation, not a step.
             writer.append_batch(actions, rewards, terminated, truncated, observations, reset_mask=over)
+            mind.see(observations, over)
             steps += int((~over).sum())
             over = terminated | truncated
             episodes += int(over.sum())
@@ -132,32 +139,40 @@ def act(
 
 
 class _Mind:
-    """The policy as the actor has it: newest weights, their version, and exploration."""
+    """The policy as the actor has it: newest weights, their version, what it has seen, and exploration."""
 
-    def __init__(self, api: Any, policy: str, spaces: Spaces, rng: np.random.Generator) -> None:
-        self._api, self._policy, self._spaces, self._rng = api, policy, spaces, rng
-        self._network: QNetwork | None = None
+    def __init__(self, api: Any, name: str, space: gymnasium.spaces.Discrete[Any] | gymnasium.spaces.Box, envs: int, rng: Any) -> None:
+        self._api, self._name, self._space, self._envs, self._rng = api, name, space, envs, rng
+        self._policy: Policy | None = None
+        self._stacks = FrameStacks()
         self.version = -1
         self.told_to_stop = False
-        found = api.fetch_parameters(policy, newer_than=0)
+        found = api.fetch_parameters(name, newer_than=0)
         if found is not None and STOP in found[0]:
             self._seen = found[1]  # an earlier run's farewell is not meant for this actor
         else:
             self._seen = 0
 
     def pull(self) -> None:
-        """Takes newer weights if there are any."""
-        found = self._api.fetch_parameters(self._policy, newer_than=self._seen)
+        """Takes newer weights if there are any.
+
+        Raises:
+            InvalidArgument: they do not say what policy they are of.
+        """
+        found = self._api.fetch_parameters(self._name, newer_than=self._seen)
         if found is None:
             return
         arrays, self._seen = found
         if STOP in arrays:
             self.told_to_stop = True
             return
-        if self._network is None:
-            widths = [array.shape[0] for name, array in arrays.items() if name.endswith("weight")]
-            self._network = q_network(self._spaces.observation_shape, self._spaces.actions, widths[:-1])
-        from_arrays(self._network, arrays)
+        if self._policy is None:
+            description = description_in(arrays)
+            if description is None:
+                raise rs.InvalidArgument(f"the parameters {self._name!r} do not describe their policy: publish `publishable(policy)`")
+            self._policy = build_policy(description)
+            self._stacks.frames = self._policy.frames
+        self._policy.load(arrays)
         self.version = self._seen
 
     def hears_stop(self) -> bool:
@@ -165,14 +180,32 @@ class _Mind:
         self.pull()
         return self.told_to_stop
 
-    def choose(self, observations: Any, epsilon: float) -> Any:
-        """Epsilon-greedy actions ``(environments,)``; random ones until there are weights."""
-        first, count = self._spaces.first_action, len(observations)
-        random = self._rng.integers(first, first + self._spaces.actions, count)
-        if self._network is None:
-            return random
-        best = greedy(self._network, torch.device("cpu"), first)(observations)
-        return np.where(self._rng.random(count) < epsilon, random, best)
+    def see(self, observations: Any, first: Any) -> None:
+        """Observations of all environments, and which of them begin an episode ``(environments,)``."""
+        self._stacks.push(observations, first)
+
+    def choose(self, explore: float) -> Any:
+        """Actions ``(environments, ...)`` for what was last seen; random ones until there are weights."""
+        if self._policy is None:
+            return self.random()
+        actions = self._policy.act(self._stacks.newest(), self._rng, explore)
+        if isinstance(self._space, gymnasium.spaces.Box):
+            return np.clip(actions, self._space.low, self._space.high).astype(self._space.dtype)
+        return actions
+
+    def random(self) -> Any:
+        """Uniform actions ``(environments, ...)``."""
+        if isinstance(self._space, gymnasium.spaces.Discrete):
+            first = int(self._space.start)
+            return self._rng.integers(first, first + int(self._space.n), self._envs)
+        low, high = np.broadcast_arrays(self._space.low, self._space.high)
+        return self._rng.uniform(low, high, (self._envs, *self._space.shape)).astype(self._space.dtype)
+
+
+def _one(observations: Any, stream: int) -> Any:
+    if isinstance(observations, dict):
+        return {name: part[stream] for name, part in observations.items()}
+    return observations[stream]
 
 
 def _flush(writer: Any, patience_s: float, stopping: Callable[[], bool], report: Callable[[str], None]) -> None:

@@ -6,20 +6,26 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import gymnasium
+import numpy as np
 import typer
 
 import replaystore as rs
 from replaystore_agents.actor import ActorConfig, act
-from replaystore_agents.dqn import DoubleDQN, DQNConfig, OnlineConfig, Spaces, table_config, train
-from replaystore_agents.offline import OfflineConfig, train_offline
-from replaystore_agents.trunk.hyper import to_json, with_options
+from replaystore_agents.algorithms.policies import build_policy
+from replaystore_agents.algorithms.registry import ALGORITHMS, Entry, settings
+from replaystore_agents.offline import OFFLINE_PRESETS, OfflineConfig, train_offline
+from replaystore_agents.online import OnlineConfig, Saved, table_config, train
+from replaystore_agents.trunk import environments
+from replaystore_agents.trunk.devices import pick_device
+from replaystore_agents.trunk.evaluate import evaluate
+from replaystore_agents.trunk.hyper import to_json, with_choices, with_options
 from replaystore_agents.trunk.runs import RunFolder, load_checkpoint
 
 app = typer.Typer(help="Agents that learn from a replaystore.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -28,6 +34,9 @@ Server = Annotated[str, typer.Option(help="The server's address: HOST:PORT or un
 Table = Annotated[str, typer.Option(help="The table's name.")]
 Env = Annotated[str, typer.Option(help="Gymnasium id.")]
 Policy = Annotated[str, typer.Option(help="Name of the parameter set through which learner and actors meet.")]
+ONLINE_NAMES = ", ".join(name for name, entry in ALGORITHMS.items() if entry.online)
+PRESET_NAMES = ", ".join(name for entry in ALGORITHMS.values() for name in entry.presets)
+Preset = Annotated[str, typer.Option(help=f"Named changes of defaults, joined by commas, later ones win: {PRESET_NAMES}.")]
 Out = Annotated[Path, typer.Option(help="Folder for config.json, metrics.jsonl, result.json and checkpoints.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Carry on from OUT/last.pt.")]
 
@@ -51,32 +60,48 @@ def act_command(
 
 
 @app.command("train")
-@with_options(OnlineConfig)
+@with_choices([OnlineConfig, *(entry.config for entry in ALGORITHMS.values() if entry.online)])
 def train_command(
-    config: OnlineConfig,
+    given: dict[str, Any],
+    algorithm: Annotated[str, typer.Option(help=f"What learns: {ONLINE_NAMES}.")] = "dqn",
+    preset: Preset = "",
     server: Server = "127.0.0.1:7777",
     table: Table = "cartpole",
     env: Env = "CartPole-v1",
     policy: Policy = "policy",
+    mix: Annotated[str | None, typer.Option(help="PATH:TABLE of a saved store: its steps are part of every batch.")] = None,
+    share: Annotated[float, typer.Option(help="With --mix: their share of every batch, rounded to whole items.")] = 0.5,
     out: Out = Path("runs/online"),
     resume: Resume = False,
 ) -> None:
-    """Learns online with Double DQN; creates the table when there is none. Exit code 1 when the target return was not reached."""
+    """Learns online; creates the table when there is none. Exit code 1 when the target return was not reached."""
     from replaystore_client import Client
 
-    run, state = _run(out, resume, {"command": "train", "server": server, "table": table, "env": env, **to_json(config)})
-    with _signals() as stopping, Client(server) as client:
-        ensure_table(client, table, env, config)
-        result = train(client, table, env, config, run, policy=policy, resume=state, report=_tell, stopping=stopping)
+    entry = _entry(algorithm, online=True)
+    config, loop = settings(entry, preset, given, OnlineConfig)
+    path, _, saved_table = (mix or "").rpartition(":")
+    if mix is not None and not (path and saved_table):
+        raise typer.BadParameter(f"{mix!r} must be PATH:TABLE", param_hint="--mix")
+    where = {"command": "train", "server": server, "table": table, "env": env, "algorithm": algorithm, "preset": preset, "mix": mix}
+    run, state = _run(out, resume, {**where, **to_json(loop), **to_json(config)})
+    with _signals() as stopping, Client(server) as client, ExitStack() as stack:
+        ensure_table(client, table, env, loop, config.batch_size)
+        saved = Saved(stack.enter_context(rs.open(path, mode="r")), saved_table, share) if mix is not None else None
+        learner = entry.make(client.describe(table).config, config)
+        result = train(
+            client, table, env, learner, loop, run, policy=policy, saved=saved, resume=state, report=_tell, stopping=stopping
+        )  # fmt: skip
     typer.echo(json.dumps(asdict(result)))
-    if config.target_return > 0 and not result.reached:
+    if loop.target_return != 0 and not result.reached:
         raise typer.Exit(1)
 
 
 @app.command("offline")
-@with_options(OfflineConfig)
+@with_choices([OfflineConfig, *(entry.config for entry in ALGORITHMS.values())])
 def offline_command(
-    config: OfflineConfig,
+    given: dict[str, Any],
+    algorithm: Annotated[str, typer.Option(help=f"What learns: {', '.join(ALGORITHMS)}.")] = "dqn",
+    preset: Preset = "",
     path: Annotated[Path | None, typer.Option(help="A saved store, opened read only; a server may be using it.")] = None,
     server: Annotated[str | None, typer.Option(help="Or the address of a server.")] = None,
     table: Table = "cartpole",
@@ -96,15 +121,20 @@ def offline_command(
     """
     if (path is None) == (server is None):
         raise typer.BadParameter("give either --path (a folder) or --server (an address)")
-    run, state = _run(
-        out, resume, {"command": "offline", "path": str(path), "server": server, "table": table, "env": env, **to_json(config)}
-    )
+    entry = _entry(algorithm, online=False)
+    config, loop = settings(entry, preset, given, OfflineConfig, base=OFFLINE_PRESETS.get(algorithm))
+    source = {"command": "offline", "path": str(path), "server": server, "table": table}
+    where = {**source, "env": env, "algorithm": algorithm, "preset": preset}
+    run, state = _run(out, resume, {**where, **to_json(loop), **to_json(config)})
     with _signals() as stopping, _open(path, server) as api:
         if lift_limiter and server is not None:
             api.alter_table(table, rate_limiter=rs.MinSize(1))
-        result = train_offline(api, table, env or None, config, run, resume=state, preload=preload, report=_tell, stopping=stopping)
+        learner = entry.make(api.describe(table).config, config)
+        result = train_offline(
+            api, table, env or None, learner, loop, run, resume=state, preload=preload, report=_tell, stopping=stopping
+        )  # fmt: skip
     typer.echo(json.dumps(asdict(result)))
-    if config.target_return > 0 and (result.best_return is None or result.best_return < config.target_return):
+    if loop.target_return != 0 and (result.best_return is None or result.best_return < loop.target_return):
         raise typer.Exit(1)
 
 
@@ -118,22 +148,21 @@ def evaluate_command(
 ) -> None:
     """Plays greedy episodes with a checkpoint and prints mean, spread and extremes of the returns as JSON."""
     state = load_checkpoint(checkpoint)
-    shape, *others = state["spaces"]
-    config = DQNConfig(hidden=tuple(state["hidden"]), eval_episodes=episodes, seed=seed, device=device)
-    agent = DoubleDQN(Spaces(tuple(shape), *others), config)
-    agent.restore(state)
-    returns = agent.evaluate(env)
+    policy = build_policy(state["policy"], pick_device(device))
+    policy.load({name: array.numpy() for name, array in state["policy_arrays"].items()})
+    rng = np.random.default_rng(seed)
+    returns = evaluate(lambda seen: policy.act(seen, rng), env, episodes, seed, policy.frames)
     figures = {"mean": returns.mean(), "std": returns.std(), "min": returns.min(), "max": returns.max()}
-    typer.echo(json.dumps({"episodes": episodes, "update": agent.updates, **{k: float(v) for k, v in figures.items()}}))
+    typer.echo(json.dumps({"episodes": episodes, "update": state["updates"], **{k: float(v) for k, v in figures.items()}}))
 
 
-def ensure_table(api: Any, table: str, env: str, config: OnlineConfig) -> None:
+def ensure_table(api: Any, table: str, env: str, config: OnlineConfig, batch_size: int = 256) -> None:
     """Creates the learner's table unless one of that name is there already."""
     if table in api.tables():
         return
-    sample = gymnasium.make(env)
+    sample = environments.make(env)
     try:
-        api.create_table(table, table_config(sample, config), exist_ok=True)
+        api.create_table(table, table_config(sample, config, batch_size), exist_ok=True)
     finally:
         sample.close()
 
@@ -148,6 +177,14 @@ def run() -> None:
     except gymnasium.error.Error as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+
+
+def _entry(algorithm: str, online: bool) -> Entry:
+    entry = ALGORITHMS.get(algorithm)
+    if entry is None or (online and not entry.online):
+        known = ONLINE_NAMES if online else ", ".join(ALGORITHMS)
+        raise typer.BadParameter(f"{algorithm!r} is none of {known}", param_hint="--algorithm")
+    return entry
 
 
 def _open(path: Path | None, server: str | None) -> Any:

@@ -24,9 +24,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 import replaystore as rs
 from replaystore_agents import report
+from replaystore_agents.algorithms.base import spaces_of
+from replaystore_agents.algorithms.dqn import DQN, DQNConfig
 from replaystore_agents.cli import ensure_table
-from replaystore_agents.dqn import OnlineConfig, TrainResult, train
-from replaystore_agents.offline import OfflineConfig, OfflineResult, train_offline
+from replaystore_agents.offline import OFFLINE_PRESETS, OfflineConfig, OfflineResult, train_offline
+from replaystore_agents.online import OnlineConfig, TrainResult, train
 from replaystore_agents.trunk.children import ChildError, Children
 from replaystore_agents.trunk.hyper import to_json
 from replaystore_agents.trunk.runs import RunFolder
@@ -105,7 +107,8 @@ def _free_table_name(path: Path) -> str:
 def _learn_online(console: Console, path: Path, table: str, folder: Path, seed: int, actors: int) -> TrainResult:
     from replaystore_client import Client
 
-    config = OnlineConfig(seed=seed, target_return=ONLINE_TARGET, stop_after_steps=DATA_STEPS, device="cpu")
+    config = DQNConfig(seed=seed, device="cpu")
+    loop = OnlineConfig(target_return=ONLINE_TARGET, stop_after_steps=DATA_STEPS)
     with Children(folder / "logs") as children:
         serve = ("serve", "--path", str(path), "--listen", "127.0.0.1:0", "--json-ready")
         children.start("server", "replaystore.cli.main", "run", *serve, pipe=True)
@@ -113,18 +116,20 @@ def _learn_online(console: Console, path: Path, table: str, folder: Path, seed: 
             address = str(children.read_json_line("server", READY_S)["listen"])
         console.print(f"[bold]1. online[/bold]  serving {path} on {address}; {actors} actors and one learner play {ENV}", soft_wrap=True)
         with Client(address) as client:
-            ensure_table(client, table, ENV, config)
+            ensure_table(client, table, ENV, loop, config.batch_size)
             for actor in range(actors):
                 where = ("--server", address, "--table", table, "--policy", table, "--env", ENV)
                 children.start(f"actor-{actor}", "replaystore_agents.cli", "run", "act", *where, "--actor", str(actor), "--seed", str(seed))
-            run = RunFolder.begin(folder / "online", {"command": "train", "server": address, "table": table, "env": ENV, **to_json(config)})
+            about = {"command": "train", "server": address, "table": table, "env": ENV, **to_json(loop), **to_json(config)}
+            run = RunFolder.begin(folder / "online", about)
+            agent = DQN(spaces_of(client.describe(table).config), config)
             with _bar(console, ONLINE_TARGET) as show:
 
                 def progress(figures: dict[str, Any]) -> None:
                     children.check()
                     show(figures)
 
-                result = train(client, table, ENV, config, run, policy=table, report=progress)
+                result = train(client, table, ENV, agent, loop, run, policy=table, report=progress)
             children.wait(*(f"actor-{actor}" for actor in range(actors)))
         codes = children.stop("server")
     verdict = "[green]reached[/green]" if result.reached else "[red]not reached[/red]"
@@ -137,16 +142,19 @@ def _learn_online(console: Console, path: Path, table: str, folder: Path, seed: 
 
 
 def _learn_offline(console: Console, path: Path, table: str, folder: Path, seed: int) -> OfflineResult:
-    config = OfflineConfig(seed=seed + 1, device="cpu")
+    config = DQNConfig(seed=seed + 1, device="cpu", **OFFLINE_PRESETS["dqn"])
+    loop = OfflineConfig()
     with rs.open(path, mode="r") as store:
         stats = store.stats(table)
         console.print(
             f"[bold]2. offline[/bold] a fresh network, nothing but {path}/{table}: {stats.anchors} steps, {stats.episodes} episodes",
             soft_wrap=True,
         )
-        run = RunFolder.begin(folder / "offline", {"command": "offline", "path": str(path), "table": table, "env": ENV, **to_json(config)})
+        about = {"command": "offline", "path": str(path), "table": table, "env": ENV, **to_json(loop), **to_json(config)}
+        run = RunFolder.begin(folder / "offline", about)
+        agent = DQN(spaces_of(store.describe(table).config), config)
         with _bar(console, OFFLINE_TARGET) as show:
-            result = train_offline(store, table, ENV, config, run, report=show)
+            result = train_offline(store, table, ENV, agent, loop, run, report=show)
     reached = (result.best_return or 0.0) >= OFFLINE_TARGET
     verdict = "[green]reached[/green]" if reached else "[red]not reached[/red]"
     console.print(
@@ -244,7 +252,7 @@ served for evaluation only.
 
 ## What was replayed
 
-Every {OnlineConfig().eval_every} updates the batch just replayed was noted: how old its steps were, and their priorities when drawn.
+Every {DQNConfig().eval_every} updates the batch just replayed was noted: how old its steps were, and their priorities when drawn.
 
 ![ages](ages.png)
 ![priorities](priorities.png)

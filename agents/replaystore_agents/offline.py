@@ -1,4 +1,4 @@
-"""Offline: a fresh Double DQN learns from a saved table, with no environment but for evaluation.
+"""The offline loop, one for all algorithms: learns from a saved table, with no environment but for evaluation.
 
 Batches are drawn uniformly, each with a seed made of the run's seed and the update's number: the table is not changed, the same store
 trained twice with the same seed gives the same curve, and a resumed run continues it exactly.
@@ -16,23 +16,22 @@ import numpy as np
 import torch
 
 import replaystore as rs
-from replaystore_agents.dqn import DoubleDQN, DQNConfig, spaces_of
+from replaystore_agents.algorithms.base import Algorithm
+from replaystore_agents.online import returns_of
 from replaystore_agents.trunk.feeding import ahead
 from replaystore_agents.trunk.hyper import hyper
 from replaystore_agents.trunk.preloaded import Preloaded
 from replaystore_agents.trunk.runs import RunFolder
 
-NEEDED = ("observation", "action", "reward", "terminated")
+OFFLINE_PRESETS: dict[str, dict[str, Any]] = {"dqn": {"learning_rate": 2.3e-3, "tau": 0.02}}
+"""By algorithm, what is slower and smoother offline than online, where nothing new comes in to correct it (RL Zoo's rate for CartPole)."""
 
 
 @dataclass(frozen=True, slots=True)
-class OfflineConfig(DQNConfig):
-    """The offline learner. Slower and smoother than the online one: nothing new comes in to correct it."""
+class OfflineConfig:
+    """The loop."""
 
-    learning_rate: float = hyper(2.3e-3, "Adam's step size (RL Zoo's for CartPole).")
-    tau: float = hyper(0.02, "Soft target update after each update (Lillicrap et al. 2016); used when target_every is 0.")
     max_updates: int = hyper(8_000, "Updates; 8000 batches of 256 see each of 40 000 steps about 50 times.")
-    frame_stack: int = hyper(1, "Frames that the network sees at once (Mnih et al. 2015: 4); kept once, stacked when sampled.")
     target_return: float = hyper(0.0, "Stops when two evaluations with different seeds reach this mean return; 0 never stops early.")
 
 
@@ -54,6 +53,7 @@ def train_offline(
     api: Any,
     table: str,
     env: str | None,
+    algorithm: Algorithm,
     config: OfflineConfig,
     run: RunFolder,
     *,
@@ -68,67 +68,66 @@ def train_offline(
         api: a store opened with ``replaystore.open(path, mode="r")``, or a `replaystore_client.Client`.
         table: its name.
         env: Gymnasium id for evaluation; None trains blindly and keeps the last weights.
-        config: hyper-parameters.
+        algorithm: what learns.
+        config: of the loop.
         run: receives metrics.jsonl and checkpoints.
         resume: a checkpoint's state to carry on from.
         preload: first reads the columns into the device's memory and draws there: other batches, but as good.
         report: called with each line of metrics.
         stopping: asked before each update; True ends the training.
     """
-    torch.set_num_threads(config.threads)
+    settings = algorithm.config
+    torch.set_num_threads(settings.threads)
     steps = api.stats(table).anchors
     if steps == 0:
         raise rs.InvalidArgument(f"table {table!r} holds no step to learn from; `replaystore ls` shows what the store holds")
-    agent = DoubleDQN(spaces_of(api.describe(table).config, config.frame_stack), config)
     best = final = float("-inf")
     if resume is not None:
-        agent.restore(resume)
+        algorithm.restore(resume)
         best = float(resume.get("best", best))
+    policy = algorithm.policy()
     started, reached = time.monotonic(), False
-    with closing(_batches(api, table, config, agent, preload, report)) as batches:
-        while agent.updates < config.max_updates and not reached and not stopping():
-            _, figures = agent.learn(next(batches), weighted=False)
-            if agent.updates % config.eval_every and agent.updates < config.max_updates:
+    with closing(_batches(api, table, config.max_updates, algorithm, preload, report)) as batches:
+        while algorithm.updates < config.max_updates and not reached and not stopping():
+            _, figures = algorithm.learn(next(batches), weighted=False)
+            if algorithm.updates % settings.eval_every and algorithm.updates < config.max_updates:
                 continue
-            line: dict[str, Any] = {"update": agent.updates, "seconds": round(time.monotonic() - started, 2), **figures()}
+            line: dict[str, Any] = {"update": algorithm.updates, "seconds": round(time.monotonic() - started, 2), **figures()}
             if env is not None:
-                returns = agent.evaluate(env)
+                returns = returns_of(algorithm, policy, env)
                 final = float(returns.mean())
                 line |= {"return_mean": final, "return_std": float(returns.std()), "return_min": float(returns.min())}
                 if final > best:
                     # The evaluation that chooses the weights flatters them: what counts is another one.
-                    other = float(agent.evaluate(env, salt=1).mean())
+                    other = float(returns_of(algorithm, policy, env, salt=1).mean())
                     best = final
                     line["return_kept"] = other
-                    reached = 0 < config.target_return <= min(final, other)
-                    run.save("best", {**agent.state(), "return_mean": other})
-            run.save("last", {**agent.state(), "best": best})
+                    reached = config.target_return != 0 and min(final, other) >= config.target_return
+                    run.save("best", {**algorithm.state(), "return_mean": other})
+            run.save("last", {**algorithm.state(), "best": best})
             run.log(**line)
             report(line)
-    return _finish(agent, env, run, final, steps, time.monotonic() - started)
+    kept = [line["return_kept"] for line in run.metrics() if "return_kept" in line]
+    last = final if kept else None
+    result = OfflineResult(kept[-1] if kept else None, last, algorithm.updates, steps, time.monotonic() - started)
+    run.finish(asdict(result))
+    return result
 
 
 def _batches(
-    api: Any, table: str, config: OfflineConfig, agent: DoubleDQN, preload: bool, report: Callable[[dict[str, Any]], None]
+    api: Any, table: str, stop: int, algorithm: Algorithm, preload: bool, report: Callable[[dict[str, Any]], None]
 ) -> Generator[Any, None, None]:
-    """The batch of each update from the next one on, as tensors on the agent's device."""
-    view = rs.Transition(n_step=config.n_step, gamma=config.gamma, frame_stack=config.frame_stack)
+    """The batch of each update from the next one on, as tensors on the algorithm's device."""
+    size, columns, device = algorithm.config.batch_size, algorithm.columns(), algorithm.device
 
     def seed(update: int) -> int:
-        return int(np.random.SeedSequence([config.seed, update]).generate_state(1, np.uint64)[0] >> 1)
+        return int(np.random.SeedSequence([algorithm.config.seed, update]).generate_state(1, np.uint64)[0] >> 1)
 
     def sample(update: int) -> rs.Batch:
-        batch: rs.Batch = api.sample(table, config.batch_size, view=view, seed=seed(update), selector=rs.Uniform(), columns=NEEDED)
+        batch: rs.Batch = api.sample(table, size, seed=seed(update), selector=rs.Uniform(), columns=columns, **algorithm.sampling())
         return batch
 
     if preload:
-        there = Preloaded(api, table, view, agent.device, NEEDED, report)
-        return (there.sample(config.batch_size, seed(update)) for update in range(agent.updates, config.max_updates))
-    return ahead(sample, agent.updates, config.max_updates, agent.device)
-
-
-def _finish(agent: DoubleDQN, env: str | None, run: RunFolder, final: float, steps: int, seconds: float) -> OfflineResult:
-    kept = [line["return_kept"] for line in run.metrics() if "return_kept" in line]
-    result = OfflineResult(kept[-1] if kept else None, final if kept else None, agent.updates, steps, seconds)
-    run.finish(asdict(result))
-    return result
+        there = Preloaded(api, table, algorithm.view(), device, columns, report)
+        return (there.sample(size, seed(update)) for update in range(algorithm.updates, stop))
+    return ahead(sample, algorithm.updates, stop, device)

@@ -7,12 +7,19 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 import replaystore as rs
-from replaystore_agents.dqn import OnlineConfig, table_config
+from replaystore_agents.online import OnlineConfig, table_config
 
 TABLE = "clumsy"
 STREAMS, VECTOR_STEPS = 8, 750
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small networks are fastest so, and the same bits come out everywhere."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,9 @@ import pytest
 
 import replaystore as rs
 from replaystore_agents.actor import ActorConfig, act
-from replaystore_agents.dqn import STOP, Spaces
+from replaystore_agents.algorithms.base import Spaces
+from replaystore_agents.algorithms.dqn import DQN, DQNConfig
+from replaystore_agents.algorithms.policies import STOP, publishable
 from replaystore_agents.trunk.heads import q_network
 from replaystore_agents.trunk.networks import to_arrays
 
@@ -54,7 +56,7 @@ def test_it_writes_every_step_and_no_reset(store: Any) -> None:
 
 
 def test_steps_carry_the_version_of_the_weights_that_chose_them(store: Any) -> None:
-    weights = to_arrays(q_network((4,), 2, (16,)))
+    weights = publishable(DQN(Spaces((4,), 2), DQNConfig(device="cpu", hidden=(16,))).policy())
     for _ in range(3):
         version = store.publish_parameters("policy", weights)
     result = act(store, "t", ENV, 0, ActorConfig(num_envs=2, max_steps=300, pull_every=4))
@@ -64,7 +66,7 @@ def test_steps_carry_the_version_of_the_weights_that_chose_them(store: Any) -> N
 
 
 def test_a_stop_ends_it_but_not_one_from_before_its_time(store: Any) -> None:
-    weights = {**to_arrays(q_network(Spaces((4,), 2).observation_shape, 2, (16,))), STOP: np.ones(1, np.uint8)}
+    weights = {**publishable(DQN(Spaces((4,), 2), DQNConfig(device="cpu")).policy()), STOP: np.ones(1, np.uint8)}
     store.publish_parameters("policy", weights)
     assert act(store, "t", ENV, 0, ActorConfig(num_envs=2, max_steps=100)).ended == "max_steps"
     results: list[Any] = []
@@ -100,6 +102,18 @@ def test_without_a_table_it_says_who_makes_it(tmp_path: Path) -> None:
         act(empty, "t", ENV, 0, ActorConfig(patience_s=0.1))
 
 
-def test_continuous_actions_are_refused(store: Any) -> None:
-    with pytest.raises(rs.InvalidArgument, match="Discrete"):
-        act(store, "t", "Pendulum-v1", 0, ActorConfig())
+def test_continuous_actions_are_played_at_random_until_there_is_a_policy(store: Any) -> None:
+    env = gymnasium.make("Pendulum-v1")
+    store.create_table("swings", rs.TableConfig(columns=rs.columns_from_env(env)))
+    env.close()
+    result = act(store, "swings", "Pendulum-v1", 0, ActorConfig(num_envs=2, max_steps=60))
+    actions = store.read_steps("swings", 0, result.steps, columns=["action"])["action"]
+    assert actions.dtype == np.float32
+    assert actions.min() < -1 < 1 < actions.max()
+    assert np.abs(actions).max() <= 2
+
+
+def test_weights_that_do_not_say_what_they_are_of_are_refused(store: Any) -> None:
+    store.publish_parameters("policy", to_arrays(q_network((4,), 2)))
+    with pytest.raises(rs.InvalidArgument, match="do not describe their policy"):
+        act(store, "t", ENV, 0, ActorConfig(num_envs=2, max_steps=300, pull_every=1))

@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 import replaystore as rs
 from replaystore_agents import cli
 from replaystore_agents.actor import ActorConfig
-from replaystore_agents.dqn import DoubleDQN, DQNConfig, OnlineConfig, Spaces
+from replaystore_agents.algorithms.base import Spaces
+from replaystore_agents.algorithms.dqn import DQN, DQNConfig
 from replaystore_agents.offline import OfflineConfig
+from replaystore_agents.online import OnlineConfig
 from replaystore_agents.trunk.runs import RunFolder
 
 
@@ -72,7 +74,7 @@ def test_errors_are_one_line_and_1(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_checkpoint_can_be_evaluated(tmp_path: Path) -> None:
-    agent = DoubleDQN(Spaces((4,), 2), DQNConfig(device="cpu", hidden=(8,)))
+    agent = DQN(Spaces((4,), 2), DQNConfig(device="cpu", hidden=(8,)))
     file = RunFolder(tmp_path).save("best", agent.state())
     done = invoke("evaluate", "--checkpoint", str(file), "--episodes", "7", "--seed", "3")
     figures = json.loads(done.output)

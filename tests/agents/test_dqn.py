@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import replaystore as rs
-from replaystore_agents.dqn import DoubleDQN, DQNConfig, Spaces, spaces_of
+from replaystore_agents.algorithms.base import Spaces, spaces_of
+from replaystore_agents.algorithms.dqn import DQN, DQNConfig
 from replaystore_agents.trunk.heads import q_network
 from replaystore_agents.trunk.networks import from_arrays, to_arrays
 
@@ -36,14 +37,14 @@ def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("changes", [{}, {"target_every": 7}])
 def test_a_restored_learner_goes_on_bit_by_bit(tmp_path: Any, changes: dict[str, Any]) -> None:
     config = DQNConfig(seed=5, device="cpu", **changes)
-    straight = DoubleDQN(SPACES, config)
+    straight = DQN(SPACES, config)
     for i in range(10):
         straight.update(batch(i))
     torch.save(straight.state(), tmp_path / "half.pt")
     noise = torch.rand(3)  # drawn after the checkpoint: the continuation must draw the same
     errors = [straight.update(batch(i))[0] for i in range(10, 20)]
 
-    resumed = DoubleDQN(SPACES, DQNConfig(seed=6, device="cpu", **changes))
+    resumed = DQN(SPACES, DQNConfig(seed=6, device="cpu", **changes))
     resumed.restore(torch.load(tmp_path / "half.pt", weights_only=True))
     assert torch.equal(torch.rand(3), noise)
     again = [resumed.update(batch(i))[0] for i in range(10, 20)]
@@ -53,13 +54,13 @@ def test_a_restored_learner_goes_on_bit_by_bit(tmp_path: Any, changes: dict[str,
 
 
 def test_a_checkpoint_of_another_network_is_refused() -> None:
-    state = DoubleDQN(SPACES, DQNConfig(device="cpu")).state()
+    state = DQN(SPACES, DQNConfig(device="cpu")).state()
     with pytest.raises(rs.InvalidArgument, match="another network"):
-        DoubleDQN(SPACES, DQNConfig(device="cpu", hidden=(64,))).restore(state)
+        DQN(SPACES, DQNConfig(device="cpu", hidden=(64,))).restore(state)
 
 
 def test_errors_are_distances_to_the_target_before_the_step() -> None:
-    agent, data = DoubleDQN(SPACES, DQNConfig(device="cpu")), batch(1)
+    agent, data = DQN(SPACES, DQNConfig(device="cpu")), batch(1)
     with torch.no_grad():
         values = agent.online(torch.from_numpy(data.observation)).numpy()[np.arange(32), data.action]
         following = agent.online(torch.from_numpy(data.next_observation)).numpy().max(1)  # both networks are equal before the first step
@@ -71,7 +72,7 @@ def test_errors_are_distances_to_the_target_before_the_step() -> None:
 def test_weights_scale_what_an_item_teaches() -> None:
     data = batch(2)
     data["weights"][:] = 0
-    agent = DoubleDQN(SPACES, DQNConfig(device="cpu"))
+    agent = DQN(SPACES, DQNConfig(device="cpu"))
     before = to_arrays(agent.online)
     agent.update(data)
     assert all(np.array_equal(before[name], array) for name, array in to_arrays(agent.online).items())
@@ -80,12 +81,12 @@ def test_weights_scale_what_an_item_teaches() -> None:
 
 
 def test_actions_may_begin_above_zero() -> None:
-    plain, shifted = DoubleDQN(SPACES, DQNConfig(device="cpu")), DoubleDQN(Spaces((4,), 2, 5), DQNConfig(device="cpu"))
+    plain, shifted = DQN(SPACES, DQNConfig(device="cpu")), DQN(Spaces((4,), 2, 5), DQNConfig(device="cpu"))
     assert np.array_equal(plain.update(batch(3))[0], shifted.update(batch(3, first_action=5))[0])
 
 
 def test_hard_targets_are_copied_when_due() -> None:
-    agent = DoubleDQN(SPACES, DQNConfig(device="cpu", target_every=3))
+    agent = DQN(SPACES, DQNConfig(device="cpu", target_every=3))
     start = {name: tensor.clone() for name, tensor in agent.target.state_dict().items()}
     for i in range(2):
         agent.update(batch(i))
@@ -95,7 +96,7 @@ def test_hard_targets_are_copied_when_due() -> None:
 
 
 def test_soft_targets_move_by_tau() -> None:
-    agent = DoubleDQN(SPACES, DQNConfig(device="cpu", tau=0.25))
+    agent = DQN(SPACES, DQNConfig(device="cpu", tau=0.25))
     start = {name: tensor.clone() for name, tensor in agent.target.state_dict().items()}
     agent.update(batch(0))
     for name, tensor in agent.target.state_dict().items():
@@ -108,7 +109,8 @@ def test_parameters_travel_as_arrays() -> None:
     assert equal(one.state_dict(), other.state_dict())
 
 
-def test_a_table_that_dqn_cannot_use_is_refused() -> None:
-    table = rs.TableConfig(columns={"observation": rs.Column((3,)), "action": rs.Column((1,), "float32", {"kind": "Box"})})
+@pytest.mark.parametrize("space", [{"kind": "MultiDiscrete"}, {"kind": "Box", "low": -1.0, "high": 1.0}])
+def test_a_table_that_dqn_cannot_use_is_refused(space: dict[str, Any]) -> None:
+    table = rs.TableConfig(columns={"observation": rs.Column((3,)), "action": rs.Column((1,), "float32", space)})
     with pytest.raises(rs.InvalidArgument, match="Discrete"):
-        spaces_of(table)
+        DQN(spaces_of(table), DQNConfig(device="cpu"))

@@ -1,55 +1,80 @@
-"""Offline training: it learns (and can fail to), repeats itself, and goes on exactly where it stopped."""
+"""Offline training: it learns (and can fail to), repeats itself, and goes on exactly where it stopped, with every algorithm."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import replaystore as rs
-from replaystore_agents.offline import OfflineConfig, train_offline
+from replaystore_agents.algorithms.registry import ALGORITHMS, settings
+from replaystore_agents.offline import OFFLINE_PRESETS, OfflineConfig, train_offline
 from replaystore_agents.trunk.runs import RunFolder, load_checkpoint
 
 TABLE = "clumsy"
+SMALL = {"max_updates": 60, "eval_every": 30, "batch_size": 32, "hidden": (16,)}
+ALL = [(name, "") for name, entry in ALGORITHMS.items() if entry.discrete] + [("dqn", "rainbow")]
 
 
-def train(store: Path, folder: Path, config: OfflineConfig, env: str | None = None, resume: Path | None = None) -> RunFolder:
+def train(
+    store: Path, folder: Path, algorithm: str = "dqn", env: str | None = None, resume: Path | None = None, preset: str = "", **given: Any
+) -> RunFolder:
     run = RunFolder.begin(folder, {})
+    base = OFFLINE_PRESETS.get(algorithm)
+    config, loop = settings(ALGORITHMS[algorithm], preset, {"device": "cpu", **given}, OfflineConfig, base=base)
     with rs.open(store, mode="r") as api:
-        train_offline(api, TABLE, env, config, run, resume=load_checkpoint(resume) if resume else None)
+        learner = ALGORITHMS[algorithm].make(api.describe(TABLE).config, config)
+        train_offline(api, TABLE, env, learner, loop, run, resume=load_checkpoint(resume) if resume else None)
     return run
 
 
+def behaviour(store: Path) -> float:
+    with rs.open(store, mode="r") as api:
+        return float(api.episodes(TABLE)["return"].mean())
+
+
+def kept(run: RunFolder) -> float:
+    return float([line["return_kept"] for line in run.metrics() if "return_kept" in line][-1])
+
+
 def test_it_beats_the_policy_that_made_the_data(clumsy_store: Path, tmp_path: Path) -> None:
-    config = OfflineConfig(seed=1, max_updates=2_500, eval_every=500, eval_episodes=50, device="cpu")
-    run = train(clumsy_store, tmp_path / "run", config, env="CartPole-v1")
-    with rs.open(clumsy_store, mode="r") as api:
-        behaviour = float(api.episodes(TABLE)["return"].mean())
-    kept = [line["return_kept"] for line in run.metrics() if "return_kept" in line][-1]
-    assert behaviour < 80
-    assert kept > 3 * behaviour
+    run = train(clumsy_store, tmp_path / "run", env="CartPole-v1", seed=1, max_updates=2_500, eval_every=500, eval_episodes=50)
+    assert behaviour(clumsy_store) < 80
+    assert kept(run) > 3 * behaviour(clumsy_store)
 
 
-def test_the_same_seed_gives_the_same_run_and_another_does_not(clumsy_store: Path, tmp_path: Path) -> None:
-    config = OfflineConfig(seed=1, max_updates=60, eval_every=30, eval_episodes=5, device="cpu")
+@pytest.mark.parametrize(("algorithm", "preset"), ALL)
+def test_the_same_seed_gives_the_same_run_and_another_does_not(clumsy_store: Path, tmp_path: Path, algorithm: str, preset: str) -> None:
     figures = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        run = train(clumsy_store, tmp_path / name, OfflineConfig(**{**_fields(config), "seed": seed}), env="CartPole-v1")
+        run = train(clumsy_store, tmp_path / name, algorithm, "CartPole-v1", preset=preset, seed=seed, eval_episodes=5, **SMALL)
         figures.append([{k: v for k, v in line.items() if k != "seconds"} for line in run.metrics()])
     assert figures[0] == figures[1]
     assert figures[0] != figures[2]
 
 
-def test_a_resumed_run_ends_with_the_same_weights(clumsy_store: Path, tmp_path: Path) -> None:
-    whole = OfflineConfig(seed=4, max_updates=60, eval_every=30, device="cpu")
-    half = OfflineConfig(seed=4, max_updates=30, eval_every=30, device="cpu")
-    train(clumsy_store, tmp_path / "whole", whole)
-    train(clumsy_store, tmp_path / "half", half)
-    train(clumsy_store, tmp_path / "rest", whole, resume=tmp_path / "half" / "last.pt")
+@pytest.mark.parametrize(("algorithm", "preset"), ALL)
+def test_a_resumed_run_ends_with_the_same_weights(clumsy_store: Path, tmp_path: Path, algorithm: str, preset: str) -> None:
+    small = {**SMALL, "eval_every": 10, "seed": 4}
+    train(clumsy_store, tmp_path / "whole", algorithm, preset=preset, **{**small, "max_updates": 20})
+    train(clumsy_store, tmp_path / "half", algorithm, preset=preset, **{**small, "max_updates": 10})
+    torch.rand(7)  # noise drawn meanwhile by others
+    rest = tmp_path / "half" / "last.pt"
+    train(clumsy_store, tmp_path / "rest", algorithm, resume=rest, preset=preset, **{**small, "max_updates": 20})
     straight, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "rest"))
-    assert resumed["updates"] == 60
-    for name, tensor in straight["online"].items():
-        assert torch.equal(tensor, resumed["online"][name])
+    assert resumed["updates"] == 20
+    assert same(straight, resumed)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    return bool(one == other)
 
 
 def test_the_table_is_not_changed(clumsy_store: Path, tmp_path: Path) -> None:
@@ -60,16 +85,15 @@ def test_the_table_is_not_changed(clumsy_store: Path, tmp_path: Path) -> None:
             return stats.sampled_items, b"".join(np.ascontiguousarray(rows[name]).tobytes() for name in sorted(rows))
 
     before = picture()
-    train(clumsy_store, tmp_path / "run", OfflineConfig(max_updates=5, device="cpu"))
+    train(clumsy_store, tmp_path / "run", max_updates=5)
     assert picture() == before
 
 
 def test_an_empty_table_says_so(tmp_path: Path) -> None:
     with rs.open(tmp_path / "data") as api:
-        api.create_table("t", rs.TableConfig(columns={"observation": rs.Column((4,)), "action": rs.Column((), "int64")}))
+        action = rs.Column((), "int64", {"kind": "Discrete", "n": 2})
+        api.create_table("t", rs.TableConfig(columns={"observation": rs.Column((4,)), "action": action}))
+        config, loop = settings(ALGORITHMS["dqn"], "", {"device": "cpu"}, OfflineConfig)
+        learner = ALGORITHMS["dqn"].make(api.describe("t").config, config)
         with pytest.raises(rs.InvalidArgument, match="no step to learn from"):
-            train_offline(api, "t", None, OfflineConfig(device="cpu"), RunFolder(tmp_path / "run"))
-
-
-def _fields(config: OfflineConfig) -> dict[str, object]:
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+            train_offline(api, "t", None, learner, loop, RunFolder(tmp_path / "run"))

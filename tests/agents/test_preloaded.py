@@ -13,6 +13,8 @@ import torch
 
 import replaystore as rs
 from replaystore.store import Store
+from replaystore_agents.algorithms.base import Spaces, spaces_of
+from replaystore_agents.algorithms.dqn import DQN, DQNConfig
 from replaystore_agents.offline import OfflineConfig, train_offline
 from replaystore_agents.trunk import preloaded
 from replaystore_agents.trunk.preloaded import Preloaded
@@ -116,10 +118,11 @@ def test_a_table_that_drops_steps_meanwhile_is_refused(clumsy_store: Path) -> No
 def test_offline_training_repeats_itself_and_resumes_exactly(clumsy_store: Path, tmp_path: Path) -> None:
     def train(name: str, updates: int, resume: Path | None = None) -> dict[str, torch.Tensor]:
         run = RunFolder.begin(tmp_path / name, {})
-        config = OfflineConfig(seed=2, max_updates=updates, eval_every=20, device="cpu")
+        config = DQNConfig(seed=2, eval_every=20, device="cpu")
         state = load_checkpoint(resume) if resume else None
         with rs.open(clumsy_store, mode="r") as api:
-            train_offline(api, "clumsy", None, config, run, resume=state, preload=True)
+            agent = DQN(spaces_of(api.describe("clumsy").config), config)
+            train_offline(api, "clumsy", None, agent, OfflineConfig(max_updates=updates), run, resume=state, preload=True)
         weights: dict[str, torch.Tensor] = load_checkpoint(tmp_path / name / "last.pt")["online"]
         return weights
 
@@ -140,19 +143,21 @@ def test_stacks_of_images_go_through_convolutions(store: Store, tmp_path: Path) 
         writer.reset(rng.integers(0, 256, (40, 36), np.uint8))
         for _ in range(30):
             writer.append(int(rng.integers(3)), 1.0, False, False, rng.integers(0, 256, (40, 36), np.uint8))
-    config = OfflineConfig(max_updates=2, eval_every=1, batch_size=4, frame_stack=4, n_step=1, device="cpu")
+    config = DQNConfig(eval_every=1, batch_size=4, frame_stack=4, n_step=1, device="cpu")
     for preload in (True, False):
         run = RunFolder.begin(tmp_path / str(preload), {})
-        train_offline(store, "frames", None, config, run, preload=preload)
+        agent = DQN(spaces_of(store.describe("frames").config, 4), config)
+        train_offline(store, "frames", None, agent, OfflineConfig(max_updates=2), run, preload=preload)
         state = load_checkpoint(tmp_path / str(preload) / "last.pt")
-        assert state["spaces"] == [[4, 40, 36], 3, 0, 4]
+        assert Spaces.from_json(state["spaces"]) == Spaces((4, 40, 36), 3, 0, 4)
         assert any(name.startswith("body.reader.layers.0") for name in state["online"])
 
 
 def test_stacked_observations_are_evaluated_as_stacks(clumsy_store: Path, tmp_path: Path) -> None:
     run = RunFolder.begin(tmp_path / "run", {})
-    config = OfflineConfig(max_updates=2, eval_every=2, eval_episodes=2, frame_stack=2, device="cpu")
+    config = DQNConfig(eval_every=2, eval_episodes=2, frame_stack=2, device="cpu")
     with rs.open(clumsy_store, mode="r") as api:
-        result = train_offline(api, "clumsy", "CartPole-v1", config, run, preload=True)
+        agent = DQN(spaces_of(api.describe("clumsy").config, 2), config)
+        result = train_offline(api, "clumsy", "CartPole-v1", agent, OfflineConfig(max_updates=2), run, preload=True)
     assert result.final_return is not None
     assert result.final_return >= 1

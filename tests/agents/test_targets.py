@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import replaystore as rs
-from replaystore_agents.dqn import double_dqn_target
+from replaystore_agents.algorithms.dqn import double_dqn_target
 
 GAMMA = 0.5
 

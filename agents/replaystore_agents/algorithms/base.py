@@ -31,6 +31,9 @@ class LearnerConfig:
 
     gamma: float = hyper(0.99, "Discount per step (Mnih et al. 2015).")
     n_step: int = hyper(1, "Rewards summed before bootstrapping (Rainbow, Hessel et al. 2018: 3).")
+    hindsight: float = hyper(
+        0.8, "Goal tasks: share of items whose goal becomes one reached later (Andrychowicz et al. 2017: 0.8); 0: none."
+    )
     batch_size: int = hyper(256, "Items per update; larger than the usual 32 to 128 because one call costs the same.")
     learning_rate: float = hyper(3e-4, "Adam's step size (Haarnoja et al. 2018b, Fujimoto et al. 2018).")
     hidden: tuple[int, ...] = hyper((), "Widths of the hidden layers; empty: what is usual for the body (trunk/networks.py).")
@@ -132,6 +135,9 @@ class Algorithm(Protocol):
     def view(self) -> rs.Transition:
         """The view that it learns from."""
 
+    def sampling(self) -> dict[str, Any]:
+        """Arguments of samplers and of ``sample``: the view, and what else is particular to it (`goals.py`: ``reward_fn``)."""
+
     def state(self) -> dict[str, Any]:
         """Everything that an exact continuation needs, and the policy's description: tensors and plain values only."""
 
@@ -168,6 +174,10 @@ class Learner(ABC):
     def view(self) -> rs.Transition:
         """See `Algorithm`."""
         return rs.Transition(n_step=self.config.n_step, gamma=self.config.gamma, frame_stack=self.spaces.frames)
+
+    def sampling(self) -> dict[str, Any]:
+        """See `Algorithm`."""
+        return {"view": self.view()}
 
     def update(self, batch: rs.Batch, weighted: bool = True) -> tuple[npt.NDArray[np.float32], Figures]:
         """`learn` from a batch of the store; the errors come back as an array."""

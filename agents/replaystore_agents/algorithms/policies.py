@@ -24,16 +24,23 @@ Array = npt.NDArray[Any]
 DESCRIPTION = "policy.description"
 """The parameter array that holds the description: JSON as uint8."""
 
+STOP = "control.stop"
+"""A parameter array of this name tells the actors to end."""
+
 BUILDERS = {
     "scores": "replaystore_agents.algorithms.policies:ScorePolicy",
     "deterministic": "replaystore_agents.algorithms.continuous:DeterministicPolicy",
     "gaussian": "replaystore_agents.algorithms.continuous:GaussianPolicy",
+    "goals": "replaystore_agents.algorithms.goals:GoalPolicy",
 }
 """Classes by kind; each has ``from_description(description, device)``."""
 
 
 class Policy(Protocol):
     """Chooses actions."""
+
+    frames: int
+    """How many it sees at once."""
 
     def describe(self) -> dict[str, Any]:
         """Plain JSON from which `build_policy` makes one like it: its kind, spaces and network."""
@@ -83,7 +90,7 @@ class ScorePolicy:
     kind = "scores"
 
     def __init__(self, network: nn.Module, description: dict[str, Any], first_action: int, frames: int, device: torch.device) -> None:
-        self._network, self._description, self._first, self._frames, self._device = network, description, first_action, frames, device
+        self._network, self._description, self._first, self.frames, self._device = network, description, first_action, frames, device
         self._actions = int(description["head"]["actions"])
         self._noisy = bool(description["head"]["noisy"])
 
@@ -95,7 +102,7 @@ class ScorePolicy:
 
     def describe(self) -> dict[str, Any]:
         """See `Policy`."""
-        return {"kind": self.kind, "network": self._description, "first_action": self._first, "frames": self._frames}
+        return {"kind": self.kind, "network": self._description, "first_action": self._first, "frames": self.frames}
 
     def arrays(self) -> dict[str, Array]:
         """See `Policy`."""

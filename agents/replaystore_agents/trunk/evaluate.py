@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
-import torch
-from gymnasium.wrappers import FrameStackObservation
-from torch import nn
+
+from replaystore_agents.trunk.environments import make_vec
 
 Policy = Callable[[Any], Any]
 """Observations ``(environments, *shape)`` to actions ``(environments, ...)``."""
-
-
-def greedy(network: nn.Module, device: torch.device, first_action: int = 0) -> Policy:
-    """The policy that takes the action of highest value; `first_action` is the Discrete space's ``start``."""
-
-    def policy(observations: Any) -> npt.NDArray[np.int64]:
-        with torch.inference_mode():
-            values = network(torch.as_tensor(observations, device=device))
-        actions: npt.NDArray[np.int64] = values.argmax(1).cpu().numpy() + first_action
-        return actions
-
-    return policy
 
 
 def evaluate(
@@ -43,9 +28,7 @@ def evaluate(
         max_steps: an episode is cut here when the environment has no time limit of its own.
         options: for the environment's constructor.
     """
-    wrappers = [partial(FrameStackObservation, stack_size=frames)] if frames > 1 else None
-    mode = "sync" if wrappers else None
-    envs = gymnasium.make_vec(env, num_envs=episodes, vectorization_mode=mode, wrappers=wrappers, **(options or {}))
+    envs = make_vec(env, episodes, frames=frames, **(options or {}))
     try:
         observations, _ = envs.reset(seed=seed)
         returns = np.zeros(episodes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
@@ -30,34 +30,52 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., Any]], Callable[...
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., None]:
-        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        return _with(command, [kind], lambda given, **own: command(kind(**given), **own))
+
+    return decorate
+
+
+def with_choices(kinds: Sequence[type[Any]]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Decorates a typer command ``f(given, **own_options)``: every field of any of `kinds` becomes an option; `given` are those typed.
+
+    Defaults differ between kinds, so a field that was not typed is left to the dataclass; the help shows that of the first kind with it.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., None]:
+        return _with(command, kinds, command)
+
+    return decorate
+
+
+def _with(command: Callable[..., Any], kinds: Sequence[type[Any]], call: Callable[..., Any]) -> Callable[..., None]:
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    options: dict[str, inspect.Parameter] = {}
+    tuples = set()
+    for kind in kinds:
         hints = get_type_hints(kind)
-        options = []
-        tuples = set()
         for field in dataclasses.fields(kind):
+            if field.name in options:
+                continue
             default, hint = field.default, hints[field.name]
             if isinstance(default, tuple):
                 tuples.add(field.name)
                 default, hint = ",".join(map(str, default)), str
-            option = typer.Option(help=field.metadata["doc"], rich_help_panel="Hyper-parameters")
-            options.append(
-                inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, option])
-            )
-        taken = {option.name for option in options}
+            shown = str(default) or "as usual for the body"
+            option = typer.Option(help=field.metadata["doc"], rich_help_panel="Hyper-parameters", show_default=shown)
+            annotation = Annotated[hint | None, option]  # type: ignore[valid-type, unused-ignore]
+            options[field.name] = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
-        def wrapper(**given: Any) -> None:
-            values = {name: given.pop(name) for name in taken}
-            for name in tuples:
-                try:
-                    values[name] = tuple(int(part) for part in values[name].split(",") if part.strip())
-                except ValueError:
-                    raise typer.BadParameter(f"{values[name]!r} must be whole numbers separated by commas, like 128,128") from None
-            command(kind(**values), **given)
+    def wrapper(**given: Any) -> None:
+        values = {name: value for name in options if (value := given.pop(name)) is not None}
+        for name in tuples & values.keys():
+            try:
+                values[name] = tuple(int(part) for part in values[name].split(",") if part.strip())
+            except ValueError:
+                raise typer.BadParameter(f"{values[name]!r} must be whole numbers separated by commas, like 128,128") from None
+        call(values, **given)
 
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + options
-        wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-        return wrapper
-
-    return decorate
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + list(options.values())
+    wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper

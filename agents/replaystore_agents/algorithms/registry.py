@@ -1,0 +1,85 @@
+"""Which algorithms there are, by name, with their configurations and presets. Modules are imported when they are asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import replaystore as rs
+from replaystore_agents.algorithms.base import Algorithm, spaces_of
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where an algorithm lives: ``replaystore_agents.algorithms.MODULE`` with ``KIND``, ``KINDConfig`` and ``PRESETS``."""
+
+    module: str
+    kind: str
+    online: bool
+    """Whether actors may fill its table while it learns."""
+    discrete: bool = True
+    """Whether it knows Discrete actions."""
+
+    def _find(self, name: str) -> Any:
+        return getattr(import_module(f"replaystore_agents.algorithms.{self.module}"), name)
+
+    @property
+    def config(self) -> type[Any]:
+        """The dataclass of its hyper-parameters."""
+        config: type[Any] = self._find(f"{self.kind}Config")
+        return config
+
+    @property
+    def presets(self) -> Mapping[str, Mapping[str, Any]]:
+        """Changes of defaults, by name."""
+        presets: Mapping[str, Mapping[str, Any]] = self._find("PRESETS")
+        return presets
+
+    def make(self, table: rs.TableConfig, config: Any) -> Algorithm:
+        """One that learns from such a table."""
+        if "observation/desired_goal" in table.columns:
+            goals = import_module("replaystore_agents.algorithms.goals")
+            algorithm: Algorithm = goals.make(self._find(self.kind), table, config)
+            return algorithm
+        made: Algorithm = self._find(self.kind)(spaces_of(table, config.frame_stack), config)
+        return made
+
+
+ALGORITHMS = {
+    "dqn": Entry("dqn", "DQN", online=True),
+    "cql": Entry("cql", "CQL", online=False),
+    "bc": Entry("bc", "BC", online=False),
+    "iql": Entry("iql", "IQL", online=False),
+}
+
+
+def algorithm_named(name: str) -> Entry:
+    """The entry, or InvalidArgument with the names there are."""
+    if name not in ALGORITHMS:
+        raise rs.InvalidArgument(f"algorithm {name!r} is not known; known: {', '.join(sorted(ALGORITHMS))}")
+    return ALGORITHMS[name]
+
+
+def settings(
+    entry: Entry, preset: str, given: Mapping[str, Any], loop: type[Any], *, base: Mapping[str, Any] | None = None
+) -> tuple[Any, Any]:
+    """The algorithm's configuration and the loop's: defaults, `base`, presets joined by commas, and what is given; later ones win.
+
+    Raises:
+        InvalidArgument: there is no such preset, or neither configuration has a field that is given.
+    """
+    wanted: dict[str, Any] = dict(base or {})
+    fields = {kind: {field.name for field in dataclasses.fields(kind)} for kind in (entry.config, loop)}
+    for name in filter(None, (part.strip() for part in preset.split(","))):
+        if name not in entry.presets:
+            raise rs.InvalidArgument(f"preset {name!r} is not known for {entry.module}; known: {', '.join(entry.presets) or 'none'}")
+        wanted |= entry.presets[name]
+    unknown = [name for name in given if not any(name in names for names in fields.values())]
+    if unknown:
+        raise rs.InvalidArgument(f"{entry.module} has no --{unknown[0].replace('_', '-')}; `--help` says what is for which algorithm")
+    wanted |= given
+    made = [kind(**{name: value for name, value in wanted.items() if name in names}) for kind, names in fields.items()]
+    return made[0], made[1]

@@ -1,0 +1,222 @@
+"""The online loop, one for all algorithms: learns from a table that actors fill meanwhile, and publishes policies to them.
+
+Knows algorithms and policies by their interfaces only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import replaystore as rs
+from replaystore_agents.algorithms.base import Algorithm
+from replaystore_agents.algorithms.policies import STOP, Policy, publishable
+from replaystore_agents.trunk.evaluate import evaluate
+from replaystore_agents.trunk.hyper import hyper
+from replaystore_agents.trunk.mixing import MixedSampler, split
+from replaystore_agents.trunk.runs import RunFolder
+
+SAMPLE_TIMEOUT_S = 5.0
+"""How long a sampler waits before the learner says why nothing comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineConfig:
+    """The loop, and the table that it makes."""
+
+    alpha: float = hyper(0.6, "Prioritization exponent (Schaul et al. 2016, proportional variant); 0 samples uniformly.")
+    beta_start: float = hyper(0.4, "Importance-sampling exponent at the first update (Schaul et al. 2016).")
+    beta_end: float = hyper(1.0, "And at the last annealed update.")
+    beta_updates: int = hyper(10_000, "Updates over which beta is annealed.")
+    samples_per_insert: float = hyper(32.0, "How often each step is sampled on average (RL Zoo CartPole: 32).")
+    min_size: int = hyper(1_000, "Steps in the table before the first update (RL Zoo CartPole: 1000).")
+    error_batches: float = hyper(16.0, "How many batches learner and actors may run ahead of each other.")
+    max_steps: int = hyper(100_000, "Rows that the table keeps.")
+    max_updates: int = hyper(15_000, "The learner gives up after so many updates.")
+    target_return: float = hyper(475.0, "Stops when two evaluations with different seeds reach this mean return; 0 never stops early.")
+    stop_after_steps: int = hyper(0, "Goes on until the table has seen so many steps, even when the target is reached.")
+    publish_every: int = hyper(50, "Updates between publications of the weights.")
+    patience_s: float = hyper(120.0, "Gives up when no batch arrives for so long.")
+
+
+def table_config(env: Any, config: OnlineConfig, batch_size: int = 256) -> rs.TableConfig:
+    """The table that the online loop makes for an environment."""
+    return rs.TableConfig(
+        columns=rs.columns_from_env(env),
+        selector=rs.Prioritized(alpha=config.alpha) if config.alpha else rs.Uniform(),
+        rate_limiter=rs.SampleToInsertRatio(
+            samples_per_insert=config.samples_per_insert,
+            min_size_to_sample=config.min_size,
+            error_buffer=max(config.error_batches * batch_size, config.samples_per_insert),
+        ),
+        retention=rs.Retention(max_steps=config.max_steps),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Saved steps that are mixed into every batch, drawn uniformly."""
+
+    api: Any
+    """A store opened with ``mode="r"``, or a client."""
+    table: str
+    share: float
+    """Of every batch, rounded to whole items."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How an online training ended."""
+
+    reached: bool
+    """Two evaluations of the same weights, with different seeds, both had a mean return of at least the target."""
+    best_return: float | None
+    """Mean return of the checkpoint kept (best.pt), the lower of the two evaluations where there were two; None: never evaluated."""
+    updates: int
+    inserted_steps: int
+    seconds: float
+
+
+def train(
+    api: Any,
+    table: str,
+    env: str,
+    algorithm: Algorithm,
+    config: OnlineConfig,
+    run: RunFolder,
+    *,
+    policy: str = "policy",
+    saved: Saved | None = None,
+    resume: dict[str, Any] | None = None,
+    report: Callable[[dict[str, Any]], None] = lambda figures: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Learns from a table that actors fill meanwhile, and publishes weights to them, until the target return or the last update.
+
+    Args:
+        api: a `replaystore_client.Client`, or an open store.
+        table: its name; it must exist (see `table_config`).
+        env: Gymnasium id of the evaluation environment.
+        algorithm: what learns.
+        config: of the loop.
+        run: receives metrics.jsonl, replayed.npz (ages, priorities and policy lag of sampled batches) and checkpoints.
+        policy: name of the parameter set. In the end it tells the actors to stop, unless `stopping` ended the training.
+        saved: steps of another table, mixed into every batch.
+        resume: a checkpoint's state to carry on from.
+        report: called with each line of metrics, and with ``{"waiting": why}`` while there is nothing to sample.
+        stopping: asked before each update; True ends the training.
+    """
+    settings = algorithm.config
+    torch.set_num_threads(settings.threads)
+    if resume is not None:
+        algorithm.restore(resume)
+    player = algorithm.policy()
+    version = api.publish_parameters(policy, publishable(player))
+    prioritized = isinstance(api.describe(table).config.selector, rs.Prioritized | rs.RankPrioritized)
+    replayed = Replayed()
+    best, reached, first_update, steps = -np.inf, False, algorithm.updates, 0
+    started = time.monotonic()
+    beta = rs.Linear(config.beta_start, config.beta_end, max(config.beta_updates, 0))
+    with _sampler(api, table, algorithm, config.beta_start if prioritized else 0.0, saved) as sampler:
+        while algorithm.updates < config.max_updates and not stopping():
+            if prioritized:
+                sampler.beta = beta(algorithm.updates)  # of the network's updates: a resumed training goes on where it was
+            batch = next_batch(sampler, config.patience_s, report, stopping)
+            if batch is None:
+                break
+            errors, figures = algorithm.learn(batch.to_torch(algorithm.device), weighted=prioritized)
+            if prioritized:
+                sampler.update_priorities(batch.step_ids, errors.cpu().numpy())
+            if algorithm.updates % config.publish_every == 0:
+                version = api.publish_parameters(policy, publishable(player))
+            if algorithm.updates % settings.eval_every and algorithm.updates < config.max_updates:
+                continue
+            returns = returns_of(algorithm, player, env)
+            mean = score = float(returns.mean())
+            if mean > best and mean >= config.target_return:
+                other = float(returns_of(algorithm, player, env, salt=1).mean())
+                score = min(mean, other)  # the evaluation that chooses weights flatters them
+                reached = reached or (config.target_return != 0 and score >= config.target_return)
+            if score > best:
+                best = score
+                run.save("best", {**algorithm.state(), "return_mean": score})
+            run.save("last", algorithm.state())
+            steps, seconds = api.stats(table).inserted_steps, time.monotonic() - started
+            replayed.note(algorithm.updates, batch, version)
+            line = {
+                "update": algorithm.updates, "inserted_steps": steps, "seconds": round(seconds, 2), "return_mean": mean,
+                "return_kept": best, "return_std": float(returns.std()), "return_min": float(returns.min()), "beta": sampler.beta,
+                "policy_version": version, "updates_per_s": round((algorithm.updates - first_update) / seconds, 1), **figures(),
+            }  # fmt: skip
+            run.log(**line)
+            report(line)
+            if reached and steps >= config.stop_after_steps:
+                break
+    replayed.save(run)
+    run.save("last", algorithm.state())
+    if not stopping():
+        api.publish_parameters(policy, {**publishable(player), STOP: np.ones(1, np.uint8)})
+    result = TrainResult(reached, None if best == -np.inf else best, algorithm.updates, steps, time.monotonic() - started)
+    run.finish(asdict(result))
+    return result
+
+
+def _sampler(api: Any, table: str, algorithm: Algorithm, beta: float, saved: Saved | None) -> Any:
+    options = {**algorithm.sampling(), "timeout_s": SAMPLE_TIMEOUT_S}
+    size = algorithm.config.batch_size
+    if saved is None:
+        return api.sampler(table, size, beta=beta, **options)
+    fresh_items, saved_items = split(size, saved.share)
+    seed = int(np.random.SeedSequence([algorithm.config.seed, algorithm.updates]).generate_state(1)[0])
+    return MixedSampler(
+        api.sampler(table, fresh_items, beta=beta, **options),
+        saved.api.sampler(saved.table, saved_items, selector=rs.Uniform(), seed=seed, **options),
+    )
+
+
+def returns_of(algorithm: Algorithm, policy: Policy, env: str, salt: int = 0) -> npt.NDArray[np.float64]:
+    """Returns of greedy episodes ``(eval_episodes,)``; the seed depends on the update and `salt`."""
+    config = algorithm.config
+    seed = int(np.random.SeedSequence([config.seed, algorithm.updates, salt]).generate_state(1)[0])
+    rng = np.random.default_rng(seed)
+    return evaluate(lambda seen: policy.act(seen, rng), env, config.eval_episodes, seed, policy.frames)
+
+
+def next_batch(
+    sampler: Any, patience_s: float, report: Callable[[dict[str, Any]], None], stopping: Callable[[], bool] = lambda: False
+) -> Any:
+    """The sampler's next batch; says why it waits, and after `patience_s` gives up with the store's error. None when stopping."""
+    deadline = time.monotonic() + patience_s
+    while not stopping():
+        try:
+            return next(sampler)
+        except (rs.NotReady, rs.DeadlineExceeded) as blocked:  # the limiter waits for actors, or the server is being restarted
+            report({"waiting": str(blocked)})
+            if time.monotonic() > deadline:
+                raise
+    return None
+
+
+class Replayed:
+    """What was replayed: ages, priorities, times sampled and policy lag of one batch per evaluation, for the report."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, npt.NDArray[Any]]] = []
+
+    def note(self, update: int, batch: Any, version: int) -> None:
+        """Keeps a batch's figures; the lag is in published versions, −1 where the actor had none."""
+        lag = np.where(batch.policy_version >= 0, version - batch.policy_version, -1)
+        row = {"ages": batch.ages, "priorities": batch.priorities, "times_sampled": batch.times_sampled, "policy_lag": lag}
+        self._rows.append({"update": np.array(update), **{name: np.array(values) for name, values in row.items()}})
+
+    def save(self, run: RunFolder) -> None:
+        """Writes replayed.npz: ``update (evaluations,)``, the others ``(evaluations, batch)``."""
+        if self._rows:
+            stacked = {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]}
+            np.savez(run.path / "replayed.npz", **stacked)  # type: ignore[arg-type]
