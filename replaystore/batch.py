@@ -143,7 +143,8 @@ class Batch:
     def to_torch(self, device: str | torch.device = "cpu") -> TorchBatch:
         """The same batch as tensors on `device`: ``batch.to_torch("cuda").observation``.
 
-        Copies to a CUDA device go through pinned memory and do not block; frames that an observation and the next one share travel once.
+        Copies to a CUDA device go through pinned memory, which is used again, and do not block; small arrays travel, and stay, together;
+        frames that an observation and the next one share travel once.
         On the CPU, tensors share memory with the arrays where torch can (unsigned 32-bit counts become int64).
         """
         return TorchBatch(self, device)
@@ -160,16 +161,9 @@ class TorchBatch:
         target = torch.device(device)
         self._tensors: dict[str, torch.Tensor] = {}
         self._nested: dict[str, Any] = {}
-        windows: dict[str, torch.Tensor] = {}
-
-        def moved(array: Array) -> torch.Tensor:
-            if not array.flags.writeable or not array.flags.aligned:
-                array = array.copy()
-            tensor = torch.from_numpy(array)
-            if target.type == "cuda":
-                return tensor.pin_memory().to(target, non_blocking=True)
-            return tensor.to(target)
-
+        wholes: dict[str, Array] = {}
+        seen: dict[str, tuple[str, Array, int]] = {}
+        """Of each name: what is moved, the array, and where it begins in that."""
         for name in batch.keys():  # noqa: SIM118 - a Batch is no mapping
             array = batch[name]
             if array.dtype.kind == "u" and array.dtype.itemsize > 1:
@@ -178,12 +172,18 @@ class TorchBatch:
             window = batch.fields.get(of)
             offset = None if window is None or target.type == "cpu" else _offset(window, array)
             if window is None or offset is None:
-                self._tensors[name] = moved(array)
+                wholes[name] = array
                 continue
-            if of not in windows:
-                windows[of] = moved(window)
+            wholes[of] = window
+            seen[name] = (of, array, offset)
+        moved = _moved(wholes, target)
+        for name in batch.keys():  # noqa: SIM118
+            if name not in seen:
+                self._tensors[name] = moved[name]
+                continue
+            of, array, offset = seen[name]
             strides = [stride // array.itemsize for stride in array.strides]
-            self._tensors[name] = windows[of].as_strided(array.shape, strides, offset)
+            self._tensors[name] = moved[of].as_strided(array.shape, strides, moved[of].storage_offset() + offset)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self._tensors[name]
@@ -205,6 +205,18 @@ class TorchBatch:
             except KeyError:
                 raise AttributeError(f"this batch has no {name!r}; it has {', '.join(self._tensors)}") from None
         return self._nested[name]
+
+
+def _moved(arrays: Mapping[str, Array], target: torch.device) -> dict[str, torch.Tensor]:
+    """Tensors on `target`, of the same names; on the CPU over the same memory, where that may be written into."""
+    import torch
+
+    if target.type == "cuda":
+        from replaystore.transfer import to_device
+
+        return to_device(arrays, target)
+    fit = {name: array if array.flags.writeable and array.flags.aligned else array.copy() for name, array in arrays.items()}
+    return {name: torch.from_numpy(array).to(target) for name, array in fit.items()}
 
 
 def _offset(window: Array, view: Array) -> int | None:

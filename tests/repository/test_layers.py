@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [  # lowest first; a room may import itself and what stands before it
     ("replaystore.schema", "replaystore.errors"),
     ("replaystore.schedules", "replaystore.priorities", "replaystore.growing"),
+    ("replaystore.transfer",),
     ("replaystore.steps", "replaystore.sampling", "replaystore.batch", "replaystore.turns", "replaystore.status"),
     ("replaystore.staging", "replaystore.fitting", "replaystore.writer"),
     ("replaystore.sample_log", "replaystore.federated"),
