@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from replaystore.core.jit import kernel
 from replaystore.errors import InvalidArgument
 from replaystore.schema.columns import is_reward
-from replaystore.steps import OPEN, StepBlock
+from replaystore.steps import OPEN, RUN_DTYPE, StepBlock
 
 Ids = npt.NDArray[np.int64]
 
@@ -66,6 +67,10 @@ class Plan:
     changes: dict[int, OpenEpisode | None]
     """Open episodes as they will be; None: finished."""
     finished: list[FinishedEpisode]
+    runs: list[tuple[int, int, int, int, int, int]]
+    """The block's runs as numbers, field by field as in `RUN_DTYPE`."""
+    numbers: npt.NDArray[np.int64]
+    """``(fields, runs)``: the same as an array."""
 
 
 class EpisodeBook:
@@ -88,43 +93,47 @@ class EpisodeBook:
             InvalidArgument: a run does not continue its episode; says which position was expected.
         """
         runs = block.runs
-        skips = None if self._continue(runs) else self._skips(runs)
+        described = runs.tolist()
+        skips = None if self._continue(described) else self._skips(runs)
         duplicates = 0
         if skips is not None:
             duplicates = int(skips.sum())
             block = _without(block, skips)
             runs = block.runs
-        lengths = runs["rows"].astype(np.int64)
-        starts = np.cumsum(lengths) - lengths + next_step
-        totals = _sums(row_rewards(block.columns), starts - next_step) if len(runs) else np.zeros(0)
-        previous = np.empty(len(runs), np.int64)
+            described = runs.tolist()
+        numbers = _numbers(runs, described)
+        if len(described) == 1:
+            rows_of_all, starts = described[0][2], np.array([next_step])
+        else:
+            rows_of_all, starts = int(numbers[2].sum()), np.cumsum(numbers[2]) - numbers[2] + next_step
+        totals = _sums(row_rewards(block.columns), starts - next_step) if described else []
+        before_runs: list[int] = []
         changes: dict[int, OpenEpisode | None] = {}
         finished: list[FinishedEpisode] = []
-        described = zip(runs.tolist(), starts.tolist(), totals.tolist(), strict=True)
-        for index, ((episode, _, rows, ending, version, seed), start, total) in enumerate(described):
+        for (episode, _, rows, ending, version, seed), start, total in zip(described, starts.tolist(), totals, strict=True):
             known = changes[episode] if episode in changes else self.open.get(episode)
             last = start + rows - 1
             if known is None:
-                previous[index] = -1
+                before_runs.append(-1)
                 chosen = seed if seeds is None else seeds.get(episode, -1)
                 state = OpenEpisode(start, last, rows, total, block.actor, chosen, now)
             else:
                 begun, before, rows_before, total_before, actor, known_seed, since = known
-                previous[index] = before
+                before_runs.append(before)
                 state = OpenEpisode(begun, last, rows_before + rows, total_before + total, actor, known_seed, since)
             if ending == OPEN:
                 changes[episode] = state
             else:
                 changes[episode] = None
                 finished.append(FinishedEpisode(episode, ending, version, now, state))
-        return Plan(block, int(lengths.sum()), duplicates, previous, starts, changes, finished)
+        previous = np.array(before_runs, np.int64)
+        return Plan(block, rows_of_all, duplicates, previous, starts, changes, finished, described, numbers)
 
-    def _continue(self, runs: npt.NDArray[np.void]) -> bool:
+    def _continue(self, runs: list[tuple[int, int, int, int, int, int]]) -> bool:
         """Whether each run is of an episode of its own and begins where that one stands, as nearly all do: nothing to skip or to refuse."""
-        episodes = runs["episode"].tolist()
-        if len(set(episodes)) < len(episodes):
+        if len(runs) > 1 and len({run[0] for run in runs}) < len(runs):
             return False
-        for episode, first in zip(episodes, runs["first"].tolist(), strict=True):
+        for episode, first, *_ in runs:
             known = self.open.get(episode)
             if first != (0 if known is None else known.rows) or (known is None and episode in self._finished):
                 return False
@@ -187,52 +196,59 @@ class EpisodeBook:
         self.open = {row[0]: OpenEpisode(*row[1:]) for row in data}
 
 
+def _numbers(runs: npt.NDArray[np.void], described: list[Any]) -> npt.NDArray[np.int64]:
+    """Runs, and the same as tuples, as ``(fields, runs)``."""
+    if len(described) == 1:
+        return np.array(described, np.int64).reshape(-1, 1)
+    names = RUN_DTYPE.names or ()
+    numbers = np.empty((len(names), len(runs)), np.int64)
+    for field, name in zip(numbers, names, strict=True):
+        field[:] = runs[name]
+    return numbers
+
+
 @kernel
-def _meta(
-    starts: Any, rows: Any, previous: Any, ending: Any, episode: Any, first: Any, version: Any,
-    to_episode: Any, to_step: Any, to_previous: Any, to_kind: Any, to_version: Any,
-) -> None:  # fmt: skip
+def _meta(numbers: Any, starts: Any, previous: Any, wide: Any, position: Any, kind: Any) -> None:
     at = 0
     for run in range(len(starts)):
-        row = starts[run]
-        for i in range(rows[run]):
-            to_episode[at] = episode[run]
-            to_step[at] = first[run] + i
-            to_previous[at] = row + i - 1
-            to_kind[at] = 0
-            to_version[at] = version[run]
+        row, rows = starts[run], numbers[2, run]
+        for i in range(rows):
+            wide[0, at] = numbers[0, run]
+            wide[1, at] = row + i - 1
+            wide[2, at] = numbers[4, run]
+            position[at] = numbers[1, run] + i
+            kind[at] = 0
             at += 1
-        to_previous[at - rows[run]] = previous[run]
-        if ending[run] != 0:
-            to_kind[at - 1] = 1
+        wide[1, at - rows] = previous[run]
+        if numbers[3, run] != 0:
+            kind[at - 1] = 1
 
 
 def row_meta(plan: Plan) -> dict[str, npt.NDArray[Any]]:
     """What the rows of a plan have in ``meta/``, as far as it follows from their runs: by name, ``(rows,)`` each."""
-    runs, rows = plan.block.runs, plan.rows
-    meta: dict[str, npt.NDArray[Any]] = {
-        "episode": np.empty(rows, np.int64),
-        "step_in_episode": np.empty(rows, np.int32),
-        "previous": np.empty(rows, np.int64),
-        "kind": np.empty(rows, np.uint8),
-        "policy_version": np.empty(rows, np.int64),
-    }
-    fields = (np.ascontiguousarray(runs[name]) for name in ("rows", "ending", "episode", "first", "policy_version"))
-    lengths, ending, episode, first, version = fields
-    _meta(plan.starts, lengths, plan.previous, ending, episode, first, version, *meta.values())
-    return meta
+    rows = plan.rows
+    wide, position, kind = np.empty((3, rows), np.int64), np.empty(rows, np.int32), np.empty(rows, np.uint8)
+    _meta(plan.numbers, plan.starts, plan.previous, wide, position, kind)
+    return {"episode": wide[0], "step_in_episode": position, "previous": wide[1], "kind": kind, "policy_version": wide[2]}
 
 
 def row_rewards(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """``(rows,)``: the reward of each row; components of a vector reward, and the rewards of several agents, are added up."""
-    parts = [array for name, array in columns.items() if is_reward(name)]
+    parts = [columns[name] for name in _rewards(tuple(columns))]
     flat = [part.reshape(len(part), -1).sum(axis=1, dtype=np.float64) if part.ndim > 1 else part for part in parts]
     return flat[0] if len(flat) == 1 else np.asarray(np.sum(flat, axis=0, dtype=np.float64))
 
 
-def _sums(rewards: npt.NDArray[Any], offsets: Ids) -> npt.NDArray[np.float64]:
+@lru_cache(maxsize=512)
+def _rewards(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if is_reward(name))
+
+
+def _sums(rewards: npt.NDArray[Any], offsets: Ids) -> list[float]:
     """Sum of rewards of each run."""
-    return np.add.reduceat(rewards, offsets, dtype=np.float64)
+    if len(rewards) == 1:
+        return [float(rewards[0])]
+    return np.add.reduceat(rewards, offsets, dtype=np.float64).tolist()  # type: ignore[no-any-return]
 
 
 def _without(block: StepBlock, skips: Ids) -> StepBlock:

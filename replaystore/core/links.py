@@ -113,7 +113,7 @@ def link_runs(
     Returns:
         The rows that have got a successor, ``(n,)``: those that were there before in the order of the runs, then the new ones.
     """
-    entering = np.empty(len(starts) + int(rows.sum()), np.int64)
+    entering = np.empty(len(starts) + int(rows[0] if len(rows) == 1 else rows.sum()), np.int64)
     return entering[: _link_runs(starts, rows, previous, removed, successor, origin, first, start, entering)]
 
 

@@ -12,13 +12,20 @@ from replaystore.storage.layout import EPISODE_DTYPES, META_DTYPES
 
 Array = npt.NDArray[Any]
 
+_META = tuple((name, f"meta/{name}") for name in META_DTYPES)
+_EPISODES = tuple((name, f"episodes/{name}", np.dtype(dtype)) for name, dtype in EPISODE_DTYPES.items())
+
 
 def step_arrays(plan: Plan, now: float) -> dict[str, Array]:
     """Every array of steps/ and meta/ by path, ``(rows, …)``, of a plan's rows, inserted at `now` (seconds since 1970)."""
-    rows = plan.rows
-    meta = row_meta(plan) | {"insert_time": np.full(rows, now), "actor": np.full(rows, plan.block.actor, np.int32)}
+    meta = row_meta(plan)
+    meta["insert_time"], meta["actor"] = np.empty(plan.rows), np.empty(plan.rows, np.int32)
+    meta["insert_time"].fill(now)
+    meta["actor"].fill(plan.block.actor)
     arrays: dict[str, Array] = {f"steps/{name}": np.ascontiguousarray(array) for name, array in plan.block.columns.items()}
-    return arrays | {f"meta/{name}": meta[name] for name in META_DTYPES}
+    for name, path in _META:
+        arrays[path] = meta[name]
+    return arrays
 
 
 def episode_arrays(finished: list[FinishedEpisode]) -> dict[str, Array]:
@@ -38,4 +45,4 @@ def episode_arrays(finished: list[FinishedEpisode]) -> dict[str, Array]:
         "start_time": [done.state.start_time for done in finished],
         "end_time": [done.end_time for done in finished],
     }
-    return {f"episodes/{name}": np.array(columns[name], dtype) for name, dtype in EPISODE_DTYPES.items()}
+    return {path: np.array(columns[name], dtype) for name, path, dtype in _EPISODES}

@@ -88,9 +88,8 @@ class Population:
     def link(self, plan: Plan, start: int) -> None:
         """Sets successor links for the rows just written from `start` on, and lets the steps that got one enter the indexes."""
         rows = self.rows()
-        lengths = plan.block.runs["rows"].astype(np.int64)
         removed, successor = rows.array("replay/removed"), rows.array("replay/successor")
-        entering = link_runs(plan.starts, lengths, plan.previous, removed, successor, rows.origin, self.first, start)
+        entering = link_runs(plan.starts, plan.numbers[2], plan.previous, removed, successor, rows.origin, self.first, start)
         self._selectors.enter(rows, entering)
         self.anchors += len(entering)
 

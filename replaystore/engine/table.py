@@ -169,11 +169,11 @@ class Table(Sampling):
         return self.inserting.may_try(ticket) and self._limiting.may_insert()
 
     def _apply(self, plan: Plan, now: float) -> None:
-        files, runs = self._files, plan.block.runs
+        files, state = self._files, self._files.state
         start = files.next_step
         arrays = step_arrays(plan, now)
         episodes = episode_arrays(plan.finished)
-        seeds = tuple((episode, seed) for episode, first, _, _, _, seed in runs.tolist() if first == 0 and seed >= 0)
+        seeds = tuple((episode, seed) for episode, first, _, _, _, seed in plan.runs if first == 0 and seed >= 0)
         try:
             left = files.write_batch(arrays, episodes, seeds)
         except StorageError as error:
@@ -185,11 +185,12 @@ class Table(Sampling):
         self._population.link(plan, start)
         if plan.finished:
             self._selectors.finished(np.array([done.state.last_step for done in plan.finished]))
-        steps = plan.rows - int(np.count_nonzero(runs["ending"]))
-        files.state["inserted_steps"] += steps
+        steps = plan.rows - len(plan.finished)
+        state["inserted_steps"] += steps
         self._population.steps += steps
-        newest = min(int(runs["policy_version"].max()), 2**63 - 2)
-        files.state["version_count"] = max(files.state["version_count"], newest + 1)
+        newest = min(max(run[4] for run in plan.runs), 2**63 - 2)
+        if newest >= state["version_count"]:
+            state["version_count"] = newest + 1
         self._population.age(now)
 
     # -- changing rows

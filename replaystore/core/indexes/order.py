@@ -81,6 +81,8 @@ class _Anchors:
 
     def entered(self, ids: Ids) -> None:
         """`ids`, ``int64[n]``, became anchors: has to be told of all that do after the first draw."""
+        if self._low == self._high or not len(ids) or ids.min() >= self._high:  # nearly always: they are newer
+            return
         inside = ids[(ids >= self._low) & (ids < self._high)]
         if len(inside):  # the longer side stays
             lowest, highest = int(inside.min()), int(inside.max())
