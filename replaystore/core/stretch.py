@@ -16,7 +16,7 @@ _ONE = np.uint64(1)  # unsigned, because numba tests signed indices for being ne
 
 
 @kernel
-def _walk(
+def walk(
     successor: Any, kind: Any, terminated: Any, previous: Any, removed: Any, origin: int, first: int, stop: int,
     anchor: int, back: int, limit: int, edge: bool, window: Any, blank: Any, steps: Any, row_ids: Any,
 ) -> tuple[int, int]:  # fmt: skip
@@ -74,7 +74,7 @@ def _stretches(
     anchors: Any, back: int, edge: bool, window: Any, blank: Any, steps: Any, row_ids: Any, taken: Any, end: Any,
 ) -> None:  # fmt: skip
     for item in range(anchors.shape[0]):
-        count, following = _walk(
+        count, following = walk(
             successor, kind, terminated, previous, removed, origin, first, stop, anchors[item], back, steps.shape[1], edge,
             window[item], blank[item], steps[item], row_ids[item],
         )  # fmt: skip
@@ -90,7 +90,7 @@ def _packed(
         here, there = offsets[item], offsets[item + 1]
         begin = here + item * (back + 1)
         close = begin + there - here + back + 1
-        _, following = _walk(
+        _, following = walk(
             successor, kind, terminated, previous, removed, origin, first, stop, anchors[item], back, there - here, edge,
             window[begin:close], blank[begin:close], steps[here:there], row_ids[here:there],
         )  # fmt: skip
@@ -152,7 +152,7 @@ def stretches(links: Links, anchors: Ids, length: int, back: int, edge: bool) ->
         np.empty(shape, np.int64), np.empty(shape, np.bool_), np.empty((n, length), np.int64), np.empty((n, length), np.int64),
         np.empty(n, np.int32), np.empty(n, np.int64),
     )  # fmt: skip
-    _stretches(*_arrays(links), anchors, back, edge, *found)
+    _stretches(*step_arrays(links), anchors, back, edge, *found)
     return found
 
 
@@ -163,7 +163,7 @@ def packed(links: Links, anchors: Ids, taken: Counts, back: int, edge: bool) -> 
     total = int(offsets[-1])
     window, blank = np.empty(total + n * (back + 1), np.int64), np.empty(total + n * (back + 1), np.bool_)
     steps, row_ids, end = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(n, np.int64)
-    _packed(*_arrays(links), anchors, back, edge, offsets, window, blank, steps, row_ids, end)
+    _packed(*step_arrays(links), anchors, back, edge, offsets, window, blank, steps, row_ids, end)
     return Stretches(window, blank, steps, row_ids, taken, end)
 
 
@@ -181,7 +181,8 @@ def lengths(links: Links, anchors: Ids, limit: int, most: int) -> Counts | None:
     return taken if int(taken.sum(dtype=np.int64)) <= most else None
 
 
-def _arrays(links: Links) -> tuple[Any, Any, Any, Any, Any, int, int, int]:
+def step_arrays(links: Links) -> tuple[Any, Any, Any, Any, Any, int, int, int]:
+    """What `walk` takes first."""
     return (
         links.successor, links.kind, links.terminated, links.previous, links.removed, links.origin, links.first, links.stop,
     )  # fmt: skip

@@ -34,7 +34,7 @@ from replaystore.steps import RUN_DTYPE, TERMINATED, StepBlock
 
 def warm_up() -> None:
     """Runs a small table through its life in a temporary folder: about a second, or half a minute the first time after an installation."""
-    columns = {"observation": Column((2,), "float32"), "action": Column((), "int64")}
+    columns = {"observation": Column((2,), "float32"), "action": Column((), "int64"), "small": Column((), "int16")}
     free: tuple[FreeSelector, ...] = (Uniform(), Fifo(), Lifo(), Recency(5.0, newest=1))
     kept: dict[str, Selector] = {"p": Prioritized(), "r": RankPrioritized(), "h": MaxHeap(), "l": MinHeap(), "w": WithoutReplacement()}
     config = TableConfig(columns, kept, retention=Retention(20))
@@ -57,6 +57,7 @@ def warm_up() -> None:
         views: tuple[View, ...] = (Sequence(2, frame_stack=2), Episode(), Episode(packed=True), goals, replace(goals, strategy="random"))
         for view in views:
             table.sample(SampleRequest(4, view, Uniform(), seed=1), 1.0)
+        table.sample_at(SampleRequest(2, Sequence(2)), [17, 18])  # in pieces
         table.alter(retention=Retention(20, max_times_sampled=1))
         table.changing.delete_steps([25])
         table.changing.delete_episodes(where=Filter(max_length=20))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from replaystore.core import straight
 from replaystore.core.stretch import Mask, Stretches, lengths, offsets_of, packed, stretches
 from replaystore.core.walk import Ids, Links
 from replaystore.engine.rows import Rows
@@ -26,17 +27,19 @@ _TRUE = np.ones(1, np.bool_)
 class Places:
     """The rows of a batch, and how they lie: ``(n, T)`` places when padded, ``(total,)`` when packed."""
 
-    def __init__(self, found: Stretches, view: Sequence | Episode, *, is_packed: bool) -> None:
+    def __init__(self, found: Stretches, view: Sequence | Episode, *, is_packed: bool, in_pieces: bool = False) -> None:
         self.found, self._frames, self._packed = found, view.frame_stack, is_packed
-        self.window_blank = _some(found.blank)
+        self.in_pieces = in_pieces
+        """Whether the steps of each item lie in a row, none missing, and nothing before them is asked for."""
+        self.window_blank = None if in_pieces else _some(found.blank)
         self.info: dict[str, Array] = {"row_ids": found.row_ids, "steps_taken": found.taken}
         self.padded: Mask | None = None
         """Places after an item's last step; None when there are none."""
         if is_packed:
             self._offsets = self.info["offsets"] = offsets_of(found.taken)
         else:
-            mask = self.info["mask"] = found.row_ids >= 0
-            self.padded = None if mask.all() else ~mask
+            mask = self.info["mask"] = np.ones(found.row_ids.shape, np.bool_) if in_pieces else found.row_ids >= 0
+            self.padded = None if in_pieces or mask.all() else ~mask
 
     @cached_property
     def plain(self) -> tuple[Ids, Mask | None]:
@@ -81,7 +84,11 @@ def _sliding(window: Array, frames: int) -> Array:
 
 def sequences(links: Links, view: Sequence, anchors: Ids) -> Places:
     """The rows of sequences."""
-    found = stretches(links, anchors, view.burn_in + view.length, view.frame_stack - 1, view.padding == "edge")
+    length = view.burn_in + view.length
+    if view.frame_stack == 1:
+        found, in_pieces = straight.stretches(links, anchors, length)
+        return Places(found, view, is_packed=False, in_pieces=in_pieces)
+    found = stretches(links, anchors, length, view.frame_stack - 1, view.padding == "edge")
     return Places(found, view, is_packed=False)
 
 
@@ -137,7 +144,7 @@ def expand(
             takes[f"data/{name}"] = Take(source, *places.stacked)
         else:
             patch = _interrupted(links, source, places) if name == "truncated" else None
-            takes[f"data/{name}"] = Take(source, found.steps, places.padded, patch)
+            takes[f"data/{name}"] = Take(source, found.steps, places.padded, patch, here if places.in_pieces else None)
     info |= places.info
     info["policy_version"] = rows.array("meta/policy_version")[here]
     return {f"info/{name}": array for name, array in info.items()}, takes
