@@ -72,6 +72,17 @@ def forward(
     return path + [path[-1]] * (n_step - taken), taken, end
 
 
+def discounted(rewards: Sequence[float], taken: int, gamma: float) -> float:
+    """What the first `taken` of the rewards on a path come to."""
+    terms = [(gamma**k if k < taken else 0.0) * reward for k, reward in enumerate(rewards)]
+    sums = [0.0, 0.0]
+    while terms:
+        chunk, terms = (terms[:8], terms[8:]) if len(terms) >= 8 else (terms[:2], terms[2:])
+        for place in range(len(chunk) - 1, -1, -1):
+            sums[place % 2] += chunk[place]
+    return sums[0] + sums[1]
+
+
 def backward(previous: Mapping[int, int], first: int, step: int, length: int) -> list[int]:
     """The `length` rows up to `step`, oldest first; −1 before the episode's first row and below `first`."""
     rows = [step]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.core.walk import Counts, Ids, Links, Transitions, backward, draw_limits, pad_edge, transitions
+from replaystore.core.returns import discounted
+from replaystore.core.walk import Ids, Links, Transitions, backward, draw_limits, pad_edge, transitions
 from replaystore.engine.rows import Rows
 from replaystore.engine.views.gathering import Take, links_of
 from replaystore.schema.columns import is_observation, is_reward
@@ -69,7 +70,7 @@ def expand(
             if found.path.shape[1] == 1:
                 small[f"data/{name}"] = source.take(here, 0, None, "clip")
             else:
-                small[f"data/{name}"] = n_step_return(source, found.path - rows.origin, found.taken, view.gamma)
+                small[f"data/{name}"] = discounted(source, found.path, rows.origin, found.taken, view.gamma)
         elif stacks is not None and view.stacks(name):
             takes |= stacks.takes(name, source)
         else:
@@ -110,11 +111,3 @@ class _Stacks:
             pad_edge(window)
             self._windows[kind] = (window - self._rows.origin, blank)
         return self._windows[kind]
-
-
-def n_step_return(reward: Array, path: Ids, taken: Counts, gamma: float) -> Array:
-    """Σ_{i < taken} gamma^i · reward[path[:, i]], ``(n, *reward_shape)``, of the reward's dtype."""
-    steps = np.arange(path.shape[1])
-    weights = np.where(steps < taken[:, None], float(gamma) ** steps, 0.0)
-    summed: Array = np.einsum("nk,nk...->n...", weights, reward[path])
-    return summed.astype(reward.dtype)
