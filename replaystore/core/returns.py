@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 @lru_cache(maxsize=256)
 def _weights(gamma: float, longest: int) -> npt.NDArray[np.float64]:
     """``gamma ** k`` for k below `longest`."""
-    return gamma ** np.arange(longest)
+    return np.float64(gamma) ** np.arange(longest)
 
 
 @kernel
