@@ -133,6 +133,16 @@ class ColumnSet:
         """See `StoredColumn.take_dirty`."""
         return [call for column in self.columns.values() for call in column.take_dirty()]
 
+    def due_ahead(self, stop: int, grown: int) -> list[Callable[[], None]]:
+        """See `StoredColumn.due_ahead`."""
+        due = (column.due_ahead(stop, grown) for column in self.columns.values())
+        return [call for call in due if call is not None]
+
+    def remove_made(self) -> None:
+        """See `StoredColumn.remove_made`."""
+        for column in self.columns.values():
+            column.remove_made()
+
     def has_before(self, first: int) -> bool:
         """Whether some chunk lies wholly below `first`."""
         return any(column.droppable(first) for column in self.columns.values())

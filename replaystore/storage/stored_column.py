@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,9 @@ SCANNED_BYTES = 16
 
 NEVER_SCANNED = ("replay/times_sampled",)
 
+LEAST_MADE_AHEAD = 1 << 16
+"""Rows per chunk from which on the next file is made ahead. Narrow columns need theirs all at the same row: half a millisecond each."""
+
 
 class StoredColumn:
     """One Zarr array's chunk files, as one mapped array."""
@@ -40,6 +45,8 @@ class StoredColumn:
         self._dirty: set[int] = set()
         self._attached: dict[int, tuple[int, int]] = {}  # chunk → device and inode of the file that is mapped; ascending
         self._folder_dirty = False
+        self._made: tuple[int, int] | None = None  # a chunk, and the descriptor of its file: made before it is needed, not mapped yet
+        self._making = threading.Lock()
         self._inspected = 0
         self.scattered = hasattr(mmap, "MADV_RANDOM") and (layout.row_bytes > SCANNED_BYTES or layout.path in NEVER_SCANNED)
         """Whether rows are read here and there: reading a page must not read those around it. Who reads in order says so beforehand
@@ -120,12 +127,15 @@ class StoredColumn:
     def _create(self, chunk: int) -> None:
         assert self._range is not None
         path = self.folder / self.layout.chunk_name(chunk)
-        with storage_errors(path, "creating"):
-            if path.exists():
-                calls.unlink(path)  # left from before a crash; its bytes are nobody's
-            fd = calls.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        with self._making, storage_errors(path, "creating"):
+            fd = self._take_made(chunk)
+            if fd < 0:
+                if path.exists():
+                    calls.unlink(path)  # left from before a crash; its bytes are nobody's
+                fd = calls.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             try:
-                calls.preallocate(fd, self.layout.chunk_bytes)
+                if os.fstat(fd).st_size != self.layout.chunk_bytes:
+                    calls.preallocate(fd, self.layout.chunk_bytes)
                 self._attached[chunk] = self._attach_new(chunk, fd)
             except BaseException:
                 self._files.pop(chunk, None)
@@ -134,6 +144,48 @@ class StoredColumn:
                 raise
         self._dirty.add(chunk)
         self._folder_dirty = True
+
+    def _take_made(self, chunk: int) -> int:
+        """The descriptor of the chunk's file if it was made ahead, and is still there; else -1. Within `_making`."""
+        made, self._made = self._made, None
+        if made is None:
+            return -1
+        with contextlib.suppress(OSError):
+            if made[0] == chunk and os.path.samestat(os.fstat(made[1]), os.stat(self.folder / self.layout.chunk_name(chunk))):
+                return made[1]
+        os.close(made[1])
+        return -1
+
+    def due_ahead(self, stop: int, grown: int) -> Callable[[], None] | None:
+        """A call that makes the next chunk's file, if `grown` rows more are likely to need it soon; for outside the lock."""
+        size = self.layout.rows_per_chunk
+        chunk = (stop - 1) // size + 1
+        if not grown or size < LEAST_MADE_AHEAD or chunk * size - stop > grown or chunk in self._attached or self._made is not None:
+            return None
+        return lambda: self._make_ahead(chunk)
+
+    def _make_ahead(self, chunk: int) -> None:
+        """Nothing is lost where this fails: who inserts makes the file, and hears of it if that fails too."""
+        path = self.folder / self.layout.chunk_name(chunk)
+        with self._making, contextlib.suppress(OSError):
+            if chunk in self._attached or self._made is not None or self._range is None or path.exists():
+                return
+            fd = calls.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            try:
+                calls.preallocate(fd, self.layout.chunk_bytes)
+            except BaseException:
+                os.close(fd)
+                path.unlink(missing_ok=True)
+                raise
+            self._made = chunk, fd
+
+    def remove_made(self) -> None:
+        """Takes a file away that was made ahead and not needed. Where that fails, the next opening does."""
+        with self._making, contextlib.suppress(OSError):
+            made, self._made = self._made, None
+            if made is not None:
+                os.close(made[1])
+                calls.unlink(self.folder / self.layout.chunk_name(made[0]))
 
     def _attach_new(self, chunk: int, fd: int) -> tuple[int, int]:
         assert self._range is not None
@@ -354,10 +406,14 @@ class StoredColumn:
 
     def close(self) -> None:
         """Closes files and gives the addresses back."""
+        with self._making:
+            made, self._made = self._made, None
+            if made is not None:
+                os.close(made[1])  # the file stays: whoever opens next may have made it anew already
+            addresses, self._range = self._range, None
         for fd in self._files.values():
             os.close(fd)
         self._files.clear()
         self.array = np.empty((0, *self.layout.shape), self.layout.dtype)
-        if self._range is not None:
-            self._range.close()
-            self._range = None
+        if addresses is not None:
+            addresses.close()

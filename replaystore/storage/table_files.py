@@ -28,6 +28,10 @@ from replaystore.storage.state_page import StatePage
 from replaystore.storage.zarr_metadata import Documents, publish
 
 Array = npt.NDArray[Any]
+
+COMMITS_AHEAD = 4
+"""Files are made ahead of rows that would come in so many commits like the one under way."""
+
 Capture = Callable[[], dict[str, Any]]
 
 
@@ -230,6 +234,7 @@ class TableFiles:
         for call in (*self.steps.take_dirty(), *self.episodes.take_dirty()):
             call()
         if live:
+            self.steps.remove_made()
             self.steps.sync_live()
         self.journal.start(checkpoint)()
         self.checkpoint_step = int(checkpoint["next_step"])
@@ -313,7 +318,12 @@ class TableFiles:
             self.state["first_step"],
             self.next_step,
             self.sequence,
-            [*self.steps.take_dirty(), *self.episodes.take_dirty(), self.journal.sync_call()],
+            [
+                *self.steps.due_ahead(self.next_step, COMMITS_AHEAD * (self.next_step - self.state["durable_step"])),
+                *self.steps.take_dirty(),
+                *self.episodes.take_dirty(),
+                self.journal.sync_call(),
+            ],
             self.changes,
             checkpoint() if rotate else None,
         )
