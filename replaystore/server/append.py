@@ -109,6 +109,8 @@ class _Stream:
                 raise InvalidArgument("header.table: only the first message of an Append stream names the table")
             if header.sequence:
                 result = await self._apply(header.sequence, decode_block(parts, header.actor))
+                if len(self._table.sampling):
+                    await asyncio.sleep(0)  # whoever waits for these steps is woken by now, and goes first
                 if self._table.fsync and result.durable_step < result.next_step:
                     self._held.append((header.sequence, result))
                     if not self._releasing:

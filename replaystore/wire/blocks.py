@@ -10,22 +10,73 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.errors import InvalidArgument
+from replaystore.sampling import Field
 from replaystore.steps import RUN_DTYPE, Form, StepBlock
 from replaystore.v1 import data_pb2 as pb
-from replaystore.wire.framing import Parts
-from replaystore.wire.layout import Layout, check_size, encode_arrays, parse, payload_of
+from replaystore.wire.framing import Parts, prefix
+from replaystore.wire.layout import Layout, check_size, encode_arrays, parse, payload_of, plan
 
 _RUN_FIELDS = tuple((name, f"run/{name}", RUN_DTYPE[name].name) for name in RUN_DTYPE.names or ())
 _MAX_CACHED_BYTES = 1 << 14  # as of layouts themselves
 _FEW_BYTES = 1 << 12
+_KEPT_FORMS = 512
+_outgoing: dict[Any, _Outgoing] = {}
+"""By what decides the layout: building it, or hashing its fields, takes longer than everything else about a small block."""
 
 
 def encode_block(block: StepBlock, sequence: int) -> bytes:
     """An AppendRequest; the block's arrays are copied."""
     header = pb.AppendHeader(sequence=sequence, actor=block.actor).SerializeToString()
+    key = len(block.runs), *((name, array.dtype.str, array.shape) for name, array in block.columns.items())
+    form = _outgoing.get(key)
+    if form is None:
+        if len(_outgoing) >= _KEPT_FORMS:
+            _outgoing.clear()
+        form = _outgoing[key] = _Outgoing(block)
+    return b"".join((prefix(header, form.layout.encoded, form.layout.payload_bytes), *form.pieces(block)))
+
+
+def encode_block_reference(block: StepBlock, sequence: int) -> bytes:
+    """The same without remembering layouts."""
+    header = pb.AppendHeader(sequence=sequence, actor=block.actor).SerializeToString()
     arrays = {f"data/{name}": array for name, array in block.columns.items()}
     arrays |= {path: block.runs[name] for name, path, _ in _RUN_FIELDS}
     return encode_arrays(header, arrays)
+
+
+class _Outgoing:
+    """Where the arrays of alike blocks go in their payloads."""
+
+    __slots__ = ("_columns", "_one", "_runs", "layout")
+
+    def __init__(self, block: StepBlock) -> None:
+        fields = [Field(f"data/{name}", array.dtype, array.shape) for name, array in block.columns.items()]
+        fields += [Field(path, RUN_DTYPE[name], (len(block.runs),)) for name, path, _ in _RUN_FIELDS]
+        self.layout = layout = plan(tuple(fields))
+        gaps, end = [], 0
+        for field, offset in zip(fields, layout.offsets_bytes, strict=True):
+            gaps.append(bytes(offset - end))
+            end = offset + field.nbytes
+        count = len(block.columns)
+        self._columns, self._runs = gaps[:count], list(zip(gaps[count:], RUN_DTYPE.names or (), strict=True))
+        stop = layout.offsets_bytes[count] - len(gaps[count])
+        places = [(offset - stop, field.dtype) for field, offset in zip(fields[count:], layout.offsets_bytes[count:], strict=True)]
+        self._one = _struct(places) if len(block.runs) == 1 else None
+
+    def pieces(self, block: StepBlock) -> list[Any]:
+        """The payload: buffers one after the other."""
+        pieces: list[Any] = []
+        for gap, array in zip(self._columns, block.columns.values(), strict=True):
+            if gap:
+                pieces.append(gap)
+            pieces.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))
+        if self._one is not None:
+            pieces.append(self._one.pack(*block.runs.item()))
+        else:
+            for gap, name in self._runs:
+                pieces.append(gap)
+                pieces.append(np.ascontiguousarray(block.runs[name]))
+        return pieces
 
 
 def decode_block(parts: Parts, actor: int) -> StepBlock:
