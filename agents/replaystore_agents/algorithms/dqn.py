@@ -153,9 +153,8 @@ def project(reward: torch.Tensor, discount: torch.Tensor, probabilities: torch.T
     Each moved atom is cut to the support and gives to its two neighbours by its distance to them. ``(batch,)``, ``(batch,)``,
     ``(batch, atoms)`` and ``(atoms,)`` to ``(batch, atoms)``.
     """
-    places = ((reward.unsqueeze(1) + discount.unsqueeze(1) * support).clamp(support[0], support[-1]) - support[0]) / (
-        support[1] - support[0]
-    )
+    moved = (reward.unsqueeze(1) + discount.unsqueeze(1) * support).clamp(support[0], support[-1])
+    places = ((moved - support[0]) / (support[1] - support[0])).clamp(max=len(support) - 1)  # rounding may lead beyond
     if probabilities.device.type == "cpu":
         below = places.floor().clamp(max=len(support) - 2)
         upper = (places - below) * probabilities
