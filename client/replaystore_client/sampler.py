@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,9 @@ from replaystore.wire.samples import (
     encode_sample_request,
     encode_update,
     raise_reply_error,
-    split_batches,
 )
 from replaystore_client.connection import Connection
+from replaystore_client.local.gathering import Later
 from replaystore_client.local.path import Gone, Mode
 from replaystore_client.stream import SampleStream
 
@@ -40,6 +40,8 @@ _KEEP_S = 60.0
 """The server keeps the files of batches that are in flight for so long; a learner may stand still for longer, and then gets others."""
 _TOGETHER_BYTES = 1 << 20
 """No more batches are asked for at once than this: larger messages save nothing, and what they hold stays as long as one batch of it."""
+_TOGETHER_NAMED = 4
+"""But by the local path so many, however large: messages only name their rows, and each batch is gathered when its turn comes."""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,14 @@ class _Ask:
     def one(self, index: int) -> _Ask:
         """The same for one of its batches alone, without updates: these were applied, and by now there may be newer ones."""
         return _Ask(self.number + index, self.size, self.betas[index : index + 1], self.seeds[index : index + 1], [])
+
+
+class _Later(NamedTuple):
+    """A batch that has come as the names of its rows."""
+
+    make: Later
+    known: tuple[int, float, int]
+    """Candidates, mass, next step."""
 
 
 class Sampler:
@@ -104,11 +114,12 @@ class Sampler:
         self._in_flight: deque[_Ask] = deque()
         self._asked = 0
         """Batches of the requests in flight that are still to come."""
-        self._here: deque[tuple[Batch, _Ask, int]] = deque()
+        self._here: deque[tuple[Batch | _Later, _Ask, int]] = deque()
         """Batches that have come, with their requests and places in these."""
-        self._together = 1
-        self._measured = False
-        """Whether `together`, the batches per request, is what it should be; one until it is known how large they are."""
+        self._batch_bytes = 0
+        """Of one batch, once that is known."""
+        self._alone = False
+        """Whether the server answers no requests for several."""
         self._updates: list[Updates] = []
         self._applied = self._gone = self._rejected = 0
         self._closed = False
@@ -151,11 +162,15 @@ class Sampler:
         if self._closed:
             raise InvalidArgument("this sampler is closed")
         self._stream.check()
-        while self._asked + len(self._here) <= self._prefetch - self._together:
-            self._send(self._together, self._request.batch_size)
-        if not self._here:
-            self._receive()
-        batch, asked, index = self._here.popleft()
+        together = self._together
+        while self._asked + len(self._here) <= self._prefetch - together:
+            self._send(together, self._request.batch_size)
+        batch: Batch | None = None
+        while batch is None:
+            if not self._here:
+                self._receive()
+            came, asked, index = self._here.popleft()
+            batch = came if isinstance(came, Batch) else self._gather(came, asked, index)
         if self._noting:
             drawn = replace(self._request, batch_size=asked.size, beta=asked.betas[index], seed=asked.seed(index))
             self._noting.note(self._table, drawn, asked.number - 1 + index, batch)
@@ -207,29 +222,49 @@ class Sampler:
                     self._put(asked.one(index))
             self._local.failed(asked.number)
             raise_reply_error(header)
+        parts: list[dict[str, npt.NDArray[Any]] | Later] = []
         try:
-            fields = self._local.fields(header, fields)
+            parts = self._local.batches(header, fields, batches)
         except Gone:
-            self._draw_again(asked, first)
+            self._draw_again(asked, first, asked.done)
             return
         finally:
-            if not asked.left:
-                self._local.gathered(asked.number)
-        self._arrived(asked, first, header, split_batches(fields, batches))
-        if not self._measured and header.batches and asked.size == self._request.batch_size:
-            self._together = self._most_together(sum(array.nbytes for array in fields.values()) // batches)
-            self._measured = True
+            if not parts or isinstance(parts[0], dict):
+                self._gathered(asked)
+        self._arrived(asked, first, header, parts)
+        if not self._batch_bytes and isinstance(parts[0], dict) and header.batches and asked.size == self._request.batch_size:
+            self._batch_bytes = max(1, sum(array.nbytes for array in parts[0].values()))
 
-    def _arrived(self, asked: _Ask, first: int, header: Any, parts: list[dict[str, npt.NDArray[Any]]]) -> None:
+    def _arrived(self, asked: _Ask, first: int, header: Any, parts: list[dict[str, npt.NDArray[Any]] | Later]) -> None:
         known = header.candidates, header.mass, header.next_step
         for index, part in enumerate(parts, first):
-            self._here.append((Batch(part, self._request.view, *known), asked, index))
+            came = Batch(part, self._request.view, *known) if isinstance(part, dict) else _Later(part, known)
+            self._here.append((came, asked, index))
 
-    def _draw_again(self, asked: _Ask, first: int) -> None:
+    def _gather(self, later: _Later, asked: _Ask, index: int) -> Batch | None:
+        """A batch of several that came together; None when it was drawn again, which puts it first among those that are here."""
+        try:
+            return Batch(self._local.gather(later.make), self._request.view, *later.known)
+        except Gone:
+            behind, self._here = self._here, deque()
+            try:
+                self._draw_again(asked, index, index + 1)
+            finally:
+                self._here += behind
+            return None
+        finally:
+            if not any(isinstance(came, _Later) for came, _, _ in self._here):
+                self._gathered(asked)
+
+    def _gathered(self, asked: _Ask) -> None:
+        if not asked.left:
+            self._local.gathered(asked.number)
+
+    def _draw_again(self, asked: _Ask, first: int, stop: int) -> None:
         """Draws other batches in the places of those that left the disk before they were gathered: by wire, and in their turn."""
         stream = SampleStream(self._connection)
         try:
-            for index in range(first, asked.done):
+            for index in range(first, stop):
                 stream.send(self._message(asked.one(index)))
                 started = time.monotonic()
                 while True:
@@ -242,21 +277,24 @@ class Sampler:
                 raise_reply_error(header)
                 self._arrived(asked, index, header, [fields])
         except ReplayStoreError:
-            for left in range(first + len(self._here), asked.done):
+            for left in range(first + len(self._here), stop):
                 self._put(asked.one(left))
             raise
         finally:
             stream.close()
 
-    def _most_together(self, batch_bytes: int) -> int:
-        """How many batches of this size travel in a message: with two messages in flight, one is made while the other is used."""
-        if not isinstance(self._request.view, (Transition, Sequence)):
+    @property
+    def _together(self) -> int:
+        """How many batches are asked for at once: with two messages in flight, one is made while the other is used. One until it is known
+        how large they are."""
+        if self._alone or not self._batch_bytes or not isinstance(self._request.view, (Transition, Sequence)):
             return 1
-        return max(1, min(self._prefetch // 2, _TOGETHER_BYTES // max(batch_bytes, 1)))
+        least = _TOGETHER_NAMED if self._local.path == "local" else 1
+        return max(1, min(self._prefetch // 2, max(least, _TOGETHER_BYTES // self._batch_bytes)))
 
     def _ask_singly(self) -> None:
         """Asks again for everything in flight, one batch per message; updates are applied twice, which changes nothing."""
-        self._together = 1
+        self._alone = True
         singles: list[_Ask] = []
         for asked in self._in_flight:
             ones = [asked.one(index) for index in range(asked.done, len(asked.betas))]

@@ -20,6 +20,8 @@ from replaystore.mapping.addresses import AddressRange
 Array = npt.NDArray[Any]
 
 _RESERVED_BYTES = 1 << 36
+_MOST_BYTES = 1 << 46
+"""Of a process's addresses, half."""
 _FOLDER = _FILE = 0
 if sys.platform != "win32":  # a client imports this everywhere
     _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -112,7 +114,9 @@ class MappedColumn:
     def _begin(self, wanted: range) -> None:
         """A reservation that begins with the chunk `wanted` begins with, with nothing mapped."""
         size, row_bytes = self.files.rows_per_chunk, self.files.row_bytes
-        chunks = max(_RESERVED_BYTES // (size * row_bytes), 4 * len(wanted), 8)
+        chunks = max(_RESERVED_BYTES // (size * row_bytes), 4 * (wanted.stop - wanted.start), 8)
+        if chunks * size * row_bytes > _MOST_BYTES:
+            raise StorageError(f"{self.files.path}: rows {wanted.start * size} to {wanted.stop * size} are more than can be mapped at once")
         self._let_go()
         self._range = AddressRange(chunks * size * row_bytes)
         self._chunks, self.origin = range(wanted.start, wanted.start), wanted.start * size
@@ -162,18 +166,23 @@ class MappedTable:
         self._files = {files.path: files for files in columns}
         self._columns: dict[str, MappedColumn] = {}
 
+    def files(self, path: str) -> ColumnFiles:
+        """What a column consists of; NotFound when there is none."""
+        files = self._files.get(path)
+        if files is None:
+            raise NotFound(f"there is no column {path!r}; the table has {', '.join(self._files)}")
+        return files
+
     def column(self, path: str, first: int, stop: int) -> MappedColumn:
         """A column whose rows [first, stop) may be read, and by then no rows before them.
 
         Raises:
             NotFound: there is no such column, or a file is gone.
-            Corruption, StorageError: a file is not as it should be.
+            Corruption, StorageError: a file is not as it should be, or so many rows cannot be mapped.
         """
         column = self._columns.get(path)
         if column is None:
-            files = self._files.get(path)
-            if files is None:
-                raise NotFound(f"there is no column {path!r}; the table has {', '.join(self._files)}")
+            files = self.files(path)
             try:
                 column = self._columns[path] = MappedColumn(self._folder, files)
             except FileNotFoundError:

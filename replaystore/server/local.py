@@ -170,14 +170,14 @@ class _Ahead(Residency):
 
     __slots__ = ()
 
-    def ahead(self, parts: Callable[[], Iterable[Part]], block_bytes: int = mmap.PAGESIZE) -> None:
-        """See `Residency.ahead`."""
-        if not SUPPORTED:
-            return
+    def due(self) -> bool:
+        """Whether pages of the next message are to be looked at; to be called once per message. Looking at them may wait for the disk."""
         if not self.asking:
             self._batches += 1
-            if self._batches % _LOOKED_EVERY:
-                return
+        return SUPPORTED and (self.asking or not self._batches % _LOOKED_EVERY)
+
+    def ahead(self, parts: Callable[[], Iterable[Part]], block_bytes: int = mmap.PAGESIZE) -> None:
+        """Looks at them, and asks for those that are missing."""
         was_asking = self.asking
         self._ask(*page_ranges(parts(), block_bytes))
         if not was_asking:
@@ -194,12 +194,21 @@ class _Lent:
         self._arrays: dict[int, tuple[str, Array, int]] = {}
         self._layouts: dict[tuple[Any, ...], Layout] = {}  # hashing a tuple of fields takes longer than all the rest
 
+    def due(self) -> bool:
+        """Whether the next message's rows are to be looked for on the disk, which is nothing for the event loop."""
+        return self._ahead.due()
+
+    def look(self, gathered: GatheredSample) -> None:
+        """Has the disk read what a client is about to gather and is not in memory."""
+        if _gathered_bytes(gathered) >= self._least_bytes:
+            self._ahead.ahead(lambda: [(take.source, take.at) for take in gathered.takes.values()])
+
     def describe(self, gathered: GatheredSample) -> Described | None:
         """How a client gathers it; None when it is little, or the columns have just moved: then it is to be gathered here."""
         takes = gathered.takes
-        if sum(take.at.size * take.source.strides[0] for take in takes.values()) < self._least_bytes:
+        size = _gathered_bytes(gathered)
+        if size < self._least_bytes:
             return None
-        self._ahead.ahead(lambda: [(take.source, take.at) for take in takes.values()])
         if any(id(take.source) not in self._arrays for take in takes.values()):
             table = self._table()
             if table is None:
@@ -209,18 +218,24 @@ class _Lent:
         places = [self._arrays.get(id(take.source)) for take in takes.values()]
         if None in places:
             return None
-        described = Described(gathered, self._layouts)
+        described = Described(gathered, self._layouts, size)
         for (name, take), place in zip(takes.items(), places, strict=True):
             assert place is not None
             described.add(name, place[0], place[2], take)
         return described
 
 
+def _gathered_bytes(gathered: GatheredSample) -> int:
+    return sum(take.at.size * take.source.strides[0] for take in gathered.takes.values())
+
+
 class Described:
     """A batch as small arrays and a recipe."""
 
-    def __init__(self, gathered: GatheredSample, layouts: dict[tuple[Any, ...], Layout]) -> None:
+    def __init__(self, gathered: GatheredSample, layouts: dict[tuple[Any, ...], Layout], gathered_bytes: int) -> None:
         self._layouts = layouts
+        self.gathered_bytes = gathered_bytes
+        """What its client is to gather."""
         self._arrays: dict[str, Array] = {}
         self._fields: list[RecipeField] = []
         self._rows: dict[int, tuple[str, tuple[int, ...] | None]] = {}
@@ -245,15 +260,15 @@ class Described:
         """A field that is gathered from `column`, whose first row mapped is `origin`."""
         key = id(take.at)  # columns of one table have one origin
         if key not in self._rows:
-            self._rows[key] = self._ids(take.at, origin)
+            self._rows[key] = self._ids(take.at, origin, take.pieces)
         rows, shape = self._rows[key]
         blank = "" if take.blank is None else self._blank(take.blank)
         patch = "" if take.patch is None else self._patch(take.patch, take.at, take.source.shape[1:])
         self._fields.append(RecipeField(name, column, rows, shape, blank, patch))
 
-    def _ids(self, at: Ids, origin: int) -> tuple[str, tuple[int, ...] | None]:
+    def _ids(self, at: Ids, origin: int, pieces: Ids | None) -> tuple[str, tuple[int, ...] | None]:
         name = f"rows/{len(self._rows)}"
-        runs = _runs(at, origin)
+        runs = _runs(at, origin) if pieces is None else _same_runs(pieces, at.shape[1], origin)
         if runs is not None:
             self._arrays[name] = runs
             return name, at.shape
@@ -312,6 +327,17 @@ def _runs(rows: Ids, origin: int) -> Ids | None:
     return runs[:padded]
 
 
+def _same_runs(firsts: Ids, count: int, origin: int) -> Ids | None:
+    """The same of rows that are known to be runs of `count` each."""
+    if firsts.size * count < _FEWEST_IDS or count < _IDS_PER_RUN:
+        return None
+    runs = np.empty((-(-len(firsts) // _SAME_RUNS) * _SAME_RUNS, 2), np.int64)
+    np.add(firsts, origin, out=runs[: len(firsts), 0])
+    runs[:, 1] = count
+    runs[len(firsts) :] = runs[0, 0], 0
+    return runs
+
+
 class Asked:
     """What one request wants to hear of the local path."""
 
@@ -319,6 +345,20 @@ class Asked:
 
     def __init__(self, lent: _Lent | None, said: bytes) -> None:
         self._lent, self._said = lent, said
+
+    @property
+    def local(self) -> bool:
+        """Whether the client gathers itself."""
+        return self._lent is not None
+
+    def due(self) -> bool:
+        """See `_Lent.due`."""
+        return self._lent is not None and self._lent.due()
+
+    def look(self, gathered: GatheredSample) -> None:
+        """See `_Lent.look`."""
+        if self._lent is not None:
+            self._lent.look(gathered)
 
     def describe(self, gathered: GatheredSample) -> Described | None:
         """For a client that gathers itself."""

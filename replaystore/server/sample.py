@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ReferenceType, ref
 
 import grpc
 
@@ -38,6 +39,9 @@ _TOGETHER_BYTES = 2 << 20
 _KEPT_SIZES = 16
 """Of queries, which may be large."""
 
+_MOST_ROWS = 100_000
+"""Of batches that a client gathers itself and that are drawn at once: a millisecond or two under the table's lock."""
+
 _SHORTEST_NOTICE_S = 0.02
 
 _MANY_ROWS = 1 << 18
@@ -54,7 +58,7 @@ class SampleService:
         """One stream. Requests are answered one after the other; while a large reply leaves, the next one is made."""
         outgoing, sizes = (
             _Outgoing(call, self._options.inline_bytes),
-            _Sizes(min(_TOGETHER_BYTES, self._options.max_message_bytes - _OVERHEAD_BYTES)),
+            _Sizes(self._options.max_message_bytes - _OVERHEAD_BYTES),
         )
         borrowing = Borrowing(self._lending, call.peer)
         try:
@@ -112,8 +116,10 @@ class SampleService:
     ) -> _Reply:
         """The next batches of a request that are to travel together, as many as the limiter lets through, but at least one."""
         rows = request.batch_size * request.view.rows
-        most = max(1, min(incoming.batches - done, self._options.inline_rows // rows, sizes.together(incoming.query)))
-        long = self._is_long(table, request, rows)
+        most_rows = _MOST_ROWS if asked.local else self._options.inline_rows
+        most = max(1, min(incoming.batches - done, most_rows // rows, sizes.together(incoming.query, table, asked.local)))
+        long = self._is_long(table, request, rows * most)
+        look = asked.due()
 
         def prepare(ticket: Ticket | None) -> DrawnSample | None:
             if incoming.step_ids is not None:
@@ -125,11 +131,15 @@ class SampleService:
         def fill(prepared: DrawnSample, described: Described | None, layout: Layout) -> _Reply:
             header = _header(incoming.number, counts, prepared) + asked.answer(described, prepared.first_step)
             message = _fill(prepared, described, header, layout)
-            return _Reply(message, prepared.batches, layout.payload_bytes, None if described is None else prepared)
+            gathered_bytes = 0 if described is None else described.gathered_bytes
+            return _Reply(message, prepared.batches, layout.payload_bytes, gathered_bytes, None if described is None else prepared)
+
+        def look_and_fill(prepared: DrawnSample) -> _Reply:
+            return fill(prepared, *self._layout(prepared, request, asked, look=look))
 
         def prepare_and_fill(ticket: Ticket | None) -> _Reply | None:
             prepared = prepare(ticket)
-            return None if prepared is None else fill(prepared, *self._layout(prepared, request, asked))
+            return None if prepared is None else look_and_fill(prepared)
 
         async def attempt(ticket: Ticket | None) -> _Reply | None:
             if long:
@@ -137,15 +147,17 @@ class SampleService:
             prepared = prepare(ticket)
             if prepared is None:
                 return None
-            described, layout = self._layout(prepared, request, asked)
-            if layout.payload_bytes <= self._options.inline_bytes * prepared.batches:
-                return fill(prepared, described, layout)
 
             def lost(future: Future[_Reply]) -> None:
                 if future.cancelled():
                     prepared.close()
                 _close_lost(future)
 
+            if look:
+                return await in_thread(self._copying, lambda: look_and_fill(prepared), lost)
+            described, layout = self._layout(prepared, request, asked)
+            if layout.payload_bytes <= self._options.inline_bytes * prepared.batches:
+                return fill(prepared, described, layout)
             return await in_thread(self._copying, lambda: fill(prepared, described, layout), lost)
 
         def why() -> str:
@@ -158,12 +170,16 @@ class SampleService:
         timeout_s = bounded_wait("header.timeout_s", incoming.timeout_s, self._options.max_wait_s)
         notice_s = max(incoming.notice_s, _SHORTEST_NOTICE_S) if incoming.notice_s > 0 else float("inf")
         reply = await wait_turn(table.sampling, attempt, timeout_s, why, tell, notice_s, notice_s)
-        sizes.note(incoming.query, reply.payload_bytes // reply.batches)
+        sizes.note(incoming.query, table, reply)
         return reply
 
-    def _layout(self, prepared: DrawnSample, request: SampleRequest, asked: Asked) -> tuple[Described | None, Layout]:
-        """Where the arrays of what was drawn go in a message; lets the rows go when they do not fit one."""
+    def _layout(
+        self, prepared: DrawnSample, request: SampleRequest, asked: Asked, *, look: bool = False
+    ) -> tuple[Described | None, Layout]:
+        """Where the arrays of what was drawn go in a message; lets the rows go when they do not fit one. `look`: and asks for them."""
         try:
+            if look:
+                asked.look(prepared.gathered)
             described = asked.describe(prepared.gathered)
             layout = plan(prepared.fields) if described is None else described.layout  # from a cache, but for the first of its kind
             check_reply_size(layout.payload_bytes, self._options.max_message_bytes - _OVERHEAD_BYTES, request.batch_size)
@@ -189,33 +205,44 @@ class _Reply(NamedTuple):
     message: bytes
     batches: int
     payload_bytes: int = 0
+    gathered_bytes: int = 0
+    """What its client is to gather itself,"""
     kept: DrawnSample | None = None
-    """What its client is to gather itself."""
+    """and of which rows."""
 
 
 class _Sizes:
     """Bytes of a batch of each kind that one stream has asked for, so that it is known before a draw how many go into a message."""
 
-    __slots__ = ("_bytes", "_most_bytes")
+    __slots__ = ("_known", "_most_bytes", "_together_bytes")
 
     def __init__(self, most_bytes: int) -> None:
-        self._bytes: dict[bytes, int] = {}
-        self._most_bytes = most_bytes
+        """`most_bytes`: that a message may have."""
+        self._known: dict[bytes, tuple[ReferenceType[Table], int, int]] = {}
+        self._most_bytes, self._together_bytes = most_bytes, min(_TOGETHER_BYTES, most_bytes)
 
-    def together(self, query: bytes) -> int:
-        """How many batches may travel together; one where none has been drawn yet."""
-        size = self._bytes.get(query)
-        return 1 if size is None else self._most_bytes // max(size, 1)
+    def together(self, query: bytes, table: Table, local: bool) -> int:
+        """How many batches may travel together; one where none of this very table has been drawn yet."""
+        of, described, whole = self._known.get(query, (None, 0, 0))
+        if of is None or of() is not table:
+            return 1
+        if not local or not described:
+            return self._together_bytes // max(whole, 1)
+        # they fit a message even when they come to be gathered here, because the columns have moved
+        return min(self._together_bytes // described, self._most_bytes // whole)
 
-    def note(self, query: bytes, batch_bytes: int) -> None:
-        """A batch was so large."""
-        if len(self._bytes) >= _KEPT_SIZES and query not in self._bytes:
-            self._bytes.clear()
-        self._bytes[query] = batch_bytes
+    def note(self, query: bytes, table: Table, reply: _Reply) -> None:
+        """Batches were so large."""
+        if len(self._known) >= _KEPT_SIZES and query not in self._known:
+            self._known.clear()
+        payload, gathered = reply.payload_bytes // reply.batches, reply.gathered_bytes // reply.batches
+        known = self._known.get(query)
+        described = payload if gathered else 0 if known is None or known[0]() is not table else known[1]
+        self._known[query] = ref(table), described, payload + gathered
 
     def forget(self, query: bytes) -> None:
-        """After an error: the table may be another one by now."""
-        self._bytes.pop(query, None)
+        """After an error."""
+        self._known.pop(query, None)
 
 
 class _Outgoing:

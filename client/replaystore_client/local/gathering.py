@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,20 @@ import numpy.typing as npt
 
 from replaystore.errors import InvalidArgument
 from replaystore.mapping.buffers import BufferPool
-from replaystore.mapping.columns import MappedColumn, MappedTable
+from replaystore.mapping.columns import ColumnFiles, MappedColumn, MappedTable
 from replaystore.wire.local import RecipeField, decode_recipe
+from replaystore.wire.methods import MAX_MESSAGE_BYTES
+from replaystore.wire.samples import split_batches
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
+Later = Callable[[], dict[str, Array]]
+"""Gathers one batch."""
 
 _INT64 = np.dtype(np.int64)
 _MOST_IDS = 1 << 40
+_TOGETHER_BYTES = 1 << 20
+"""What is more is gathered batch by batch, when each is asked for: into memory that the one before has left, and that caches still hold."""
 
 
 class Gathering:
@@ -40,43 +47,126 @@ class Gathering:
         Raises:
             NotFound: a file is gone: the table has dropped the rows.
             Corruption, StorageError: a file is not as it should be.
-            InvalidArgument: the recipe names rows or arrays that cannot be.
+            InvalidArgument: the recipe names rows or arrays that cannot be, or more than a message may bring.
         """
-        made: dict[str, Array] = {}
-        used: set[str] = set()
-        rows: dict[str, _Rows] = {}
-        for field in decode_recipe(recipe):
-            key = field.rows
-            named = rows.get(key)
-            if named is None:
-                used.add(key)
-                named = rows[key] = _Rows(_take(arrays, key), field.shape, self._buffers)
-            if field.column and not named.stop:
-                named.check(first, stop)
-            made[field.name] = self._field(field, named, arrays, used, first) if field.column else named.ids()
-        for name, array in arrays.items():
-            if name not in used:
-                made[name] = array
-        return made
+        return _Message(self._table, self._buffers, recipe, arrays, first, stop, 1).whole()
 
-    def _field(self, field: RecipeField, rows: _Rows, arrays: Mapping[str, Array], used: set[str], first: int) -> Array:
-        column = self._table.column(field.column, first, rows.stop)
-        out = self._buffers.take((*rows.shape, *column.files.shape), column.files.dtype)
-        rows.copy(column, out)
-        if field.patch:
-            places, values = f"places/{field.patch}", f"values/{field.patch}"
-            used |= {places, values}
-            out.reshape(-1, *column.files.shape)[_take(arrays, places)] = _take(arrays, values)
-        if field.blank:
-            used.add(field.blank)
-            out[_take(arrays, field.blank)] = 0
-        return out
+    def batches(self, recipe: bytes, arrays: Mapping[str, Array], first: int, stop: int, batches: int) -> list[dict[str, Array] | Later]:
+        """The fields of each of several batches that follow each other, or what gathers them, where they are large.
+
+        Whatever can be wrong is found out now: a `Later` raises only when its files had to be mapped again. To be called before any later
+        message is gathered.
+
+        Args:
+            recipe, arrays, first, stop: see `fields`.
+            batches: how many.
+        """
+        message = _Message(self._table, self._buffers, recipe, arrays, first, stop, batches)
+        if batches == 1 or message.gathered_bytes <= _TOGETHER_BYTES:
+            return [*split_batches(message.whole(), batches)]
+        return message.later()
+
+
+class _Message:
+    """A recipe and its arrays, checked."""
+
+    def __init__(
+        self, table: MappedTable, buffers: BufferPool, recipe: bytes, arrays: Mapping[str, Array], first: int, stop: int, batches: int
+    ) -> None:
+        self._table, self._buffers, self._first, self._batches = table, buffers, first, batches
+        self._fields = decode_recipe(recipe)
+        self._rows: dict[str, _Rows] = {}
+        self._patches: dict[str, tuple[Ids, Array]] = {}
+        self._blanks: dict[str, Array] = {}
+        used: set[str] = set()
+        self.gathered_bytes = named_bytes = 0
+        for field in self._fields:
+            rows = self._rows.get(field.rows)
+            if rows is None:
+                used.add(field.rows)
+                rows = self._rows[field.rows] = _Rows(_take(arrays, field.rows), field.shape, buffers)
+                named_bytes += 8 * rows.size
+            if not field.column:
+                continue
+            if not rows.stop:
+                rows.check(first, stop)
+            files = table.files(field.column)
+            self.gathered_bytes += rows.size * files.row_bytes
+            if field.patch:
+                places, values = f"places/{field.patch}", f"values/{field.patch}"
+                used |= {places, values}
+                self._patches[field.patch] = _patch(_take(arrays, values), _take(arrays, places), rows.size, files)
+            if field.blank:
+                used.add(field.blank)
+                blank = self._blanks[field.blank] = _take(arrays, field.blank)
+                if blank.dtype != np.bool_ or blank.shape != rows.shape:
+                    raise InvalidArgument(f"payload: {field.blank} cannot be {blank.dtype.name} {blank.shape} for rows {rows.shape}")
+        for what, size in (("rows", self.gathered_bytes // batches), ("step ids", named_bytes)):
+            if size > MAX_MESSAGE_BYTES:
+                raise InvalidArgument(
+                    f"recipe: {what} of {size} bytes; a message could not bring more than {MAX_MESSAGE_BYTES}: ask for fewer"
+                )
+        self._rest = {name: array for name, array in arrays.items() if name not in used}
+
+    def whole(self) -> dict[str, Array]:
+        """All fields."""
+        made: dict[str, Array] = {}
+        for field in self._fields:
+            rows = self._rows[field.rows]
+            if not field.column:
+                made[field.name] = rows.ids()  # the learner's own, to be written into
+                continue
+            column = self._column(field, rows)
+            out = made[field.name] = self._buffers.take((*rows.shape, *column.files.shape), column.files.dtype)
+            column.array.take(
+                rows.at(column.origin), 0, out, "clip"
+            )  # which skips the bounds check that makes the default three times slower
+            if field.patch:
+                places, values = self._patches[field.patch]
+                out.reshape(-1, *column.files.shape)[places] = values
+            if field.blank:
+                out[self._blanks[field.blank]] = 0
+        return made | self._rest
+
+    def later(self) -> list[dict[str, Array] | Later]:
+        """What gathers each batch. The files are mapped."""
+        for name, rows in self._rows.items():
+            if not rows.shape or rows.shape[0] % self._batches:
+                raise InvalidArgument(f"payload: {name} {rows.shape} does not hold {self._batches} batches one after the other")
+        for field in self._fields:
+            if field.column:
+                self._column(field, self._rows[field.rows])
+        return [partial(self._one, index, rest) for index, rest in enumerate(split_batches(self._rest, self._batches))]
+
+    def _one(self, index: int, rest: dict[str, Array]) -> dict[str, Array]:
+        made: dict[str, Array] = {}
+        for field in self._fields:
+            rows = self._rows[field.rows]
+            items = rows.shape[0] // self._batches
+            part = slice(index * items, (index + 1) * items)
+            if not field.column:
+                made[field.name] = rows.at(0)[part]
+                continue
+            column = self._column(field, rows)
+            at = rows.at(column.origin)[part]
+            out = made[field.name] = self._buffers.take((*at.shape, *column.files.shape), column.files.dtype)
+            column.array.take(at, 0, out, "clip")
+            if field.patch:
+                places, values = self._patches[field.patch]
+                here = places // at.size == index
+                out.reshape(-1, *column.files.shape)[places[here] - index * at.size] = values[here]
+            if field.blank:
+                out[self._blanks[field.blank][part]] = 0
+        return made | rest
+
+    def _column(self, field: RecipeField, rows: _Rows) -> MappedColumn:
+        return self._table.column(field.column, self._first, rows.stop)
 
 
 class _Rows:
     """Step ids, one by one or as runs."""
 
-    __slots__ = ("_array", "_at", "_buffers", "_counts", "shape", "stop")
+    __slots__ = ("_array", "_at", "_buffers", "_counts", "shape", "size", "stop")
 
     def __init__(self, array: Array, shape: tuple[int, ...] | None, buffers: BufferPool) -> None:
         if array.dtype != np.int64 or (shape is not None and array.shape[1:] != (2,)):
@@ -86,13 +176,15 @@ class _Rows:
         self._counts: Ids | None = None
         self.stop = 0
         if shape is None:
-            self._array, self.shape = array, array.shape
+            self._array, self.shape, self.size = array, array.shape, array.size
             return
         used = array[array[:, 1] != 0]
         self._array, self._counts, self.shape = used[:, 0], used[:, 1], shape
         sizes = np.abs(self._counts)
-        total = int(sizes.sum()) if len(sizes) and int(sizes.max()) < _MOST_IDS else 0
-        if total != math.prod(shape):
+        # the least number has no absolute value
+        total = int(sizes.sum()) if len(sizes) and int(sizes.min()) > 0 and int(sizes.max()) < _MOST_IDS else 0
+        self.size = math.prod(shape)
+        if total != self.size:
             raise InvalidArgument(f"payload: {len(array)} runs of {total} step ids do not make {shape}")
 
     def check(self, first: int, stop: int) -> None:
@@ -120,12 +212,23 @@ class _Rows:
         np.add(np.repeat(self._array - origin, sizes), within, out=found.reshape(-1))
         return found
 
-    def copy(self, column: MappedColumn, out: Array) -> None:
-        """These rows of a column."""
-        at = self._at.get(column.origin)
+    def at(self, origin: int) -> Ids:
+        """The same, made once."""
+        at = self._at.get(origin)
         if at is None:
-            at = self._at[column.origin] = self.ids(column.origin)
-        column.array.take(at, 0, out, "clip")  # which skips the bounds check that makes the default three times slower
+            at = self._at[origin] = self.ids(origin)
+        return at
+
+
+def _patch(values: Array, places: Array, size: int, files: ColumnFiles) -> tuple[Ids, Array]:
+    """Places among `size` rows, and what is to be there; InvalidArgument where that cannot be."""
+    if places.dtype != np.int64 or places.ndim != 1 or (len(places) and not 0 <= int(places.min()) <= int(places.max()) < size):
+        raise InvalidArgument(f"payload: {places.dtype.name} {places.shape} cannot be places among {size} rows")
+    if values.shape != (len(places), *files.shape) or values.dtype != files.dtype:
+        raise InvalidArgument(
+            f"payload: {values.dtype.name} {values.shape} cannot be the values of {len(places)} rows {files.dtype.name} {files.shape}"
+        )
+    return places, values
 
 
 def _take(arrays: Mapping[str, Array], name: str) -> Array:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 
@@ -12,11 +13,13 @@ from replaystore.errors import InvalidArgument, NotFound, ReplayStoreError
 from replaystore.mapping.columns import MappedTable
 from replaystore.schema.record import check_number
 from replaystore.v1 import data_pb2 as pb
-from replaystore_client.local.gathering import Gathering
+from replaystore.wire.samples import split_batches
+from replaystore_client.local.gathering import Gathering, Later
 from replaystore_client.local.proof import NotShared, open_table
 
 Array = npt.NDArray[Any]
 Mode = bool | None
+T = TypeVar("T")
 
 log = logging.getLogger("replaystore.client")
 
@@ -87,8 +90,41 @@ class LocalPath:
             Gone: rows that it names have left the disk.
             InvalidArgument: there is no local path, and `mode` is True.
         """
-        if self._mode is False:
+        gathering = self._heard(header)
+        if gathering is None:
             return arrays
+        return self.gather(lambda: gathering.fields(header.recipe, arrays, header.first_step, header.next_step))
+
+    def batches(self, header: Any, arrays: dict[str, Array], batches: int) -> list[dict[str, Array] | Later]:
+        """The fields of each of several batches, or what is to be given to `gather` once they are wanted, before any later message.
+
+        Args:
+            header, arrays: see `fields`.
+            batches: how many follow each other in the arrays.
+
+        Raises:
+            Gone, InvalidArgument: as `fields`.
+        """
+        gathering = self._heard(header)
+        if gathering is None:
+            return [*split_batches(arrays, batches)]
+        return self.gather(lambda: gathering.batches(header.recipe, arrays, header.first_step, header.next_step, batches))
+
+    def gather(self, make: Callable[[], T]) -> T:
+        """What `make` gathers; Gone when that cannot be."""
+        try:
+            return make()
+        except NotFound as error:
+            log.debug("a batch of table %r is asked for again: %s", self._name, error)
+            raise Gone from None
+        except ReplayStoreError as error:
+            self._refuse(str(error))
+            raise Gone from None
+
+    def _heard(self, header: Any) -> Gathering | None:
+        """What gathers a reply; None when it came by wire."""
+        if self._mode is False:
+            return None
         if self._mode and self.reason not in ("", _NOT_YET):
             self._refuse(self.reason)
         if header.local_gone and self._table is not None:
@@ -96,18 +132,10 @@ class LocalPath:
         if self._nonce:
             self._hear(header)
         if not header.recipe:
-            return arrays
-        gathering = self._gathering
-        if gathering is None:
+            return None
+        if self._gathering is None:
             raise Gone
-        try:
-            return gathering.fields(header.recipe, arrays, header.first_step, header.next_step)
-        except NotFound as error:
-            log.debug("a batch of table %r is asked for again: %s", self._name, error)
-            raise Gone from None
-        except ReplayStoreError as error:
-            self._refuse(str(error))
-            raise Gone from None
+        return self._gathering
 
     def failed(self, number: int) -> None:
         """Request `number` was answered with an error, which says nothing of the files: if it asked for an offer, the next one does."""
