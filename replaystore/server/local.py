@@ -198,9 +198,13 @@ class _Lent:
         """Whether the next message's rows are to be looked for on the disk, which is nothing for the event loop."""
         return self._ahead.due()
 
+    def lends(self, gathered: GatheredSample) -> bool:
+        """Whether it is so much that a client gathers it."""
+        return _gathered_bytes(gathered) >= self._least_bytes
+
     def look(self, gathered: GatheredSample) -> None:
         """Has the disk read what a client is about to gather and is not in memory."""
-        if _gathered_bytes(gathered) >= self._least_bytes:
+        if self.lends(gathered):
             self._ahead.ahead(lambda: [(take.source, take.at) for take in gathered.takes.values()])
 
     def describe(self, gathered: GatheredSample) -> Described | None:
@@ -354,6 +358,10 @@ class Asked:
     def due(self) -> bool:
         """See `_Lent.due`."""
         return self._lent is not None and self._lent.due()
+
+    def lends(self, gathered: GatheredSample) -> bool:
+        """See `_Lent.lends`."""
+        return self._lent is not None and self._lent.lends(gathered)
 
     def look(self, gathered: GatheredSample) -> None:
         """See `_Lent.look`."""

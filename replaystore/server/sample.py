@@ -153,7 +153,7 @@ class SampleService:
                     prepared.close()
                 _close_lost(future)
 
-            if look:
+            if look and asked.lends(prepared.gathered):  # what is little waits for no thread
                 return await in_thread(self._copying, lambda: look_and_fill(prepared), lost)
             described, layout = self._layout(prepared, request, asked)
             if layout.payload_bytes <= self._options.inline_bytes * prepared.batches:
