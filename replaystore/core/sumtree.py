@@ -2,7 +2,7 @@
 
 Only inner nodes are in memory (`replaystore.core.rings`): an eighth to a quarter of a byte per step. The ancestors of a changed leaf are
 summed afresh from their 64 children, so rounding errors do not pile up. Knows nothing of priorities or anchors. The loops are in
-`replaystore.core.sumtree_kernels`.
+`replaystore.core.sumtree_kernels` and `replaystore.core.descent`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.core import sumtree_kernels as kernels
+from replaystore.core.descent import draw
 from replaystore.core.random import State
 from replaystore.core.rings import Ids, Leaves, RingTree
 
@@ -55,8 +56,7 @@ class SumTree(RingTree):
         self._check_mass()
         self._check(leaves, origin)
         ids, masses = np.empty(n, np.int64), np.empty(n, np.float64)
-        kernels.draw(leaves, origin, self._rings[0], self._bases, self._masks, self._first, self._stop, state, stratified, ids, masses)
-        kernels.take_masses(leaves, origin, ids, masses)
+        draw(leaves, origin, self._rings[0], self._bases, self._masks, self._first, self._stop, state, stratified, ids, masses)
         return ids, masses
 
     def find(self, leaves: Leaves, origin: int, targets: npt.NDArray[np.float64]) -> Ids:

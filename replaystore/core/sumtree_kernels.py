@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from replaystore.core.jit import kernel
-from replaystore.core.random import next_unit
 from replaystore.core.rings import keep_live, live_children, to_parents, top_level
 
 _U1, _U2, _U3, _U4, _U5, _U6, _U7, _U8 = (np.uint64(n) for n in range(1, 9))
@@ -151,26 +150,6 @@ def find(leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, first: in
             else:
                 child, left[i] = _descend(nodes, bases[level] + (begin & masks[level]), low, high, left[i])
             ids[i] = begin + child
-
-
-@kernel
-def draw(
-    leaves: Any, origin: int, nodes: Any, bases: Any, masks: Any, first: int, stop: int, state: Any, stratified: bool, ids: Any, left: Any
-) -> None:
-    """Fills `ids` (``int64[n]``) with draws in proportion to the leaves; `left` is scratch, ``float64[n]``. The total is above 0."""
-    n = ids.shape[0]
-    total = sum_top(nodes, bases, masks, first, stop)
-    for i in range(n):
-        target = next_unit(state) * total
-        left[i] = (i * total + target) / n if stratified else target
-    find(leaves, origin, nodes, bases, masks, first, stop, ids, left)
-
-
-@kernel
-def take_masses(leaves: Any, origin: int, ids: Any, masses: Any) -> None:
-    """``masses[i]`` becomes the leaf of ``ids[i]``, as float64."""
-    for i in range(ids.shape[0]):
-        masses[i] = leaves[ids[i] - origin]
 
 
 @kernel
