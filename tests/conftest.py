@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from replaystore_client import stream
+
+TOLD = "told"
+"""Name of a line that a test says in the summary, among its user properties: these also come from other processes."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -15,6 +19,22 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from replaystore.engine.warm_up import warm_up
 
         warm_up()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Any) -> None:
+    """The same before there are several processes, which would all compile the same kernels at once."""
+    from replaystore.engine.warm_up import warm_up
+
+    warm_up()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The lines that tests told."""
+    for report in terminalreporter.getreports("passed"):
+        for name, line in report.user_properties if report.when == "call" else ():
+            if name == TOLD:
+                terminalreporter.write_line(f"{report.nodeid}: {line}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,11 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from replaystore.storage import calls
+from tests.conftest import TOLD
 
 
 @pytest.fixture
@@ -25,16 +25,8 @@ def fast_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Says a line on the terminal: how much was tried."""
-    plugins = request.config.pluginmanager
-    terminal: Any = plugins.get_plugin("terminalreporter")
-    capture: Any = plugins.get_plugin("capturemanager")
-
-    def say(line: str) -> None:
-        with capture.global_and_fixture_disabled():
-            terminal.write_line(f" {line}")
-
-    return say
+    """Says a line in the summary: how much was tried."""
+    return lambda line: request.node.user_properties.append((TOLD, line))
 
 
 @pytest.fixture(autouse=True)

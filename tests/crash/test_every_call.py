@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import replaystore as rs
 from replaystore.storage import calls
 from tests.crash.disk import Disk
@@ -30,6 +32,7 @@ def is_of_a_document(name: str, details: tuple[Any, ...]) -> bool:
     return "zarr.json" in place and any(part in place for part in ("/steps", "/meta", "/replay", "/episodes"))
 
 
+@pytest.mark.timeout(1800)
 def test_killed_at_every_call(fast_folder: Path, tell: Callable[[str], None]) -> None:
     disk, script = Disk(fast_folder / "data", MAPPED), Script(fast_folder / "data")
     seen = tried = 0

@@ -23,6 +23,7 @@ from tests.crash.test_every_call import MAPPED, UNCHANGING, is_of_a_document
 IMAGES = int(os.environ.get("REPLAYSTORE_POWER_IMAGES", "2100"))
 
 
+@pytest.mark.timeout(1800)
 def test_any_mixture_of_old_and_new_is_opened(fast_folder: Path, tell: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     tried = 0
     life = 0

@@ -134,6 +134,7 @@ def calls_of_a_life(folder: Path) -> list[int]:
     return fault.worth_trying
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("code", "lasting"), WAYS, ids=["EIO once", "ENOSPC once", "EIO for good", "ENOSPC until there is room"])
 def test_a_fault_at_every_call(fast_folder: Path, code: int, lasting: bool, tell: Callable[[str], None]) -> None:
     faults = 0

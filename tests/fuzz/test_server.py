@@ -103,6 +103,7 @@ def test_every_call_is_fuzzed() -> None:
     assert {method.name for method in methods} == valid_calls(random.Random(1)).keys()
 
 
+@pytest.mark.timeout(1800)
 def test_a_server_survives_whatever_is_sent_and_blames_the_message(served: Served, tmp_path: Path) -> None:
     rng = random.Random(f"server {seed()}")
     codes: Counter[str] = Counter()

@@ -58,6 +58,7 @@ def environment(folder: Path, *requirements: str) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("wheel")  # which is built once
 def test_a_base_install_is_enough_for_an_actor(tmp_path: Path, wheel: Path) -> None:
     python = environment(tmp_path / "venv", str(wheel))
     code = f"""
@@ -87,6 +88,7 @@ except ImportError as error:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("wheel")  # which is built once
 def test_the_wheel_serves_from_another_folder(tmp_path: Path, wheel: Path) -> None:
     python = environment(tmp_path / "venv", f"{wheel}[server]")
     code = """
