@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import replaystore as rs
@@ -15,6 +15,8 @@ from replaystore.core.runs import find_runs
 from replaystore.mapping.buffers import BufferPool
 from replaystore.mapping.columns import ColumnFiles, MappedTable, open_folder
 from replaystore.wire.local import RecipeField, decode_recipe, encode_recipe
+from replaystore.wire.samples import split_batches
+from replaystore_client.local import gathering as made
 from replaystore_client.local.gathering import Gathering, _Rows
 
 PIECES = st.lists(st.tuples(st.integers(-1, 40), st.integers(1, 12), st.booleans()), min_size=1, max_size=12)
@@ -100,6 +102,13 @@ def test_a_recipe(gathering: Gathering) -> None:
         (("data/x", "steps/x", "rows/1"), np.array([0]), "field 'rows/1' is missing"),
         (("data/x", "steps/x", "rows/0", None, "blank/0"), np.array([0]), "field 'blank/0' is missing"),
         (("data/x", "steps/x", "rows/0", None, "", "0"), np.array([0]), "field 'values/0' is missing"),
+        (("data/x", "steps/x", "rows/0", (5,)), np.array([[0, -(1 << 63)], [0, -(1 << 63)], [0, 5]]), "do not make"),
+        (
+            ("data/x", "steps/x", "rows/0", (1 << 26,)),
+            np.array([[0, -(1 << 26)]]),
+            "rows of 536870912 bytes; a message could not bring more",
+        ),
+        (("info/row_ids", "", "rows/0", (1 << 26,)), np.array([[0, -(1 << 26)]]), "step ids of 536870912 bytes"),
     ],
     ids=str,
 )
@@ -118,3 +127,124 @@ def test_rows_that_are_a_field_and_also_name_rows_are_checked(gathering: Gatheri
 def test_a_column_that_is_not_there(gathering: Gathering) -> None:
     with pytest.raises(rs.NotFound, match="no column 'steps/y'"):
         gathering.fields(recipe(("data/y", "steps/y", "rows/0")), {"rows/0": np.array([0])}, 0, 512)
+
+
+def test_too_many_rows_for_any_address(tmp_path: Path, gathering: Gathering) -> None:
+    with pytest.raises(rs.StorageError, match="more than can be mapped at once"):
+        gathering.fields(recipe(("data/x", "steps/x", "rows/0")), {"rows/0": np.array([1, (1 << 62) - 1])}, 0, 1 << 62)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"blank/0": np.zeros((2, 2), np.int64)}, "blank/0 cannot be int64"),
+        ({"blank/0": np.zeros(4, bool)}, "blank/0 cannot be bool"),
+        ({"places/0": np.array([0, 4])}, "places among 4 rows"),
+        ({"places/0": np.array([-1, 0])}, "places among 4 rows"),
+        ({"places/0": np.array([0.0, 1.0])}, "float64"),
+        ({"values/0": np.zeros((3, 2), np.float32)}, "values of 2 rows float32"),
+        ({"values/0": np.zeros((2, 2), np.float64)}, "values of 2 rows float32"),
+    ],
+    ids=str,
+)
+def test_patches_and_blanks_that_cannot_be(gathering: Gathering, changed: dict[str, Any], said: str) -> None:
+    arrays = {
+        "rows/0": np.array([[3, 4], [9, 9]]),
+        "blank/0": np.zeros((2, 2), bool),
+        "places/0": np.array([3, 0]),
+        "values/0": np.zeros((2, 2), np.float32),
+    }
+    asked = recipe(("window/x", "steps/x", "rows/0", None, "blank/0", "0"))
+    gathering.fields(asked, arrays, 0, 512)
+    with pytest.raises(rs.InvalidArgument, match=said):
+        gathering.fields(asked, arrays | changed, 0, 512)
+
+
+def gathered(parts: list[Any]) -> list[dict[str, Any]]:
+    return [part if isinstance(part, dict) else part() for part in parts]
+
+
+@settings(max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data(), st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.booleans())
+def test_each_by_itself_is_what_all_together_are(gathering: Gathering, data: Any, batches: int, items: int, width: int, runs: bool) -> None:
+    n = batches * items
+    firsts = data.draw(st.lists(st.integers(0, 512 - width), min_size=n, max_size=n))
+    rows = np.array(firsts)[:, None] + np.arange(width)
+    named = np.stack([np.array(firsts), np.full(n, width)], 1) if runs else rows
+    shape = (n, width) if runs else None
+    places = np.array(data.draw(st.lists(st.integers(0, rows.size - 1), max_size=6)), np.int64)
+    blank = np.array(data.draw(st.lists(st.booleans(), min_size=rows.size, max_size=rows.size))).reshape(rows.shape)
+    blanks, patches = data.draw(st.booleans()), data.draw(st.booleans())
+    arrays = {"rows/0": named, "rows/1": named, "info/steps": np.arange(n)}
+    if blanks:
+        arrays["blank/0"] = blank
+    if patches:
+        arrays |= {"places/0": places, "values/0": -np.arange(2 * len(places), dtype=np.float32).reshape(-1, 2)}
+    asked = recipe(
+        ("window/x", "steps/x", "rows/0", shape, "blank/0" if blanks else "", "0" if patches else ""),
+        ("info/row_ids", "", "rows/1", shape),
+    )
+    together = split_batches(gathering.fields(asked, arrays, 0, 512), batches)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(made, "_TOGETHER_BYTES", -1)
+        alone = gathering.batches(asked, arrays, 0, 512, batches)
+    assert all(callable(part) for part in alone) == (batches > 1)
+    for one, other in zip(gathered(alone), together, strict=True):
+        assert list(one) == list(other)
+        for name, array in one.items():
+            assert (array.dtype, array.shape, array.tobytes()) == (other[name].dtype, other[name].shape, other[name].tobytes())
+
+
+NUMBERS = st.one_of(st.integers(-3, 520), st.sampled_from([1 << 20, 1 << 40, (1 << 62) - 1, (1 << 63) - 1, -(1 << 63), -(1 << 40)]))
+SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)
+ARRAYS = st.one_of(
+    st.lists(NUMBERS, max_size=8).map(lambda found: np.array(found, np.int64)),
+    st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=5).map(lambda found: np.array(found, np.int64)),
+    st.builds(np.ones, SHAPES, st.sampled_from(["bool", "int8", "int64", "float32", "float64"])),
+)
+KEYS = st.sampled_from(["rows/0", "rows/1", "blank/0", "places/0", "values/0", "info/steps"])
+SPOILED = st.one_of(
+    st.tuples(st.just("array"), KEYS, st.one_of(st.none(), ARRAYS)),
+    st.tuples(
+        st.sampled_from([0, 1]),
+        st.sampled_from(["name", "column", "rows", "shape", "blank", "patch"]),
+        st.one_of(
+            KEYS, st.sampled_from(["", "0", "1", "steps/x", "steps/y"]), st.lists(NUMBERS.filter(lambda n: n >= 0), max_size=3).map(tuple)
+        ),
+    ),
+)
+
+
+@settings(max_examples=400, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(SPOILED, min_size=1, max_size=3), st.integers(1, 4), NUMBERS, st.booleans())
+def test_spoiled_recipes_are_refused_or_gathered(gathering: Gathering, spoiled: Any, batches: int, stop: int, honest: bool) -> None:
+    """Nothing but our own errors, and no more memory than a message could bring."""
+    arrays: dict[str, Any] = {
+        "rows/0": np.array([[3, 6], [9, 6]]),
+        "rows/1": np.array([4, 9, 3, 2]),
+        "blank/0": np.zeros((4, 3), bool),
+        "places/0": np.array([3, 0]),
+        "values/0": np.zeros((2, 2), np.float32),
+        "info/steps": np.arange(4),
+    }
+    fields = [
+        {"name": "window/x", "column": "steps/x", "rows": "rows/0", "shape": (4, 3), "blank": "blank/0", "patch": "0"},
+        {"name": "data/x", "column": "steps/x", "rows": "rows/1", "shape": None, "blank": "", "patch": ""},
+    ]
+    for which, key, value in spoiled:
+        if which == "array":
+            arrays.pop(key, None) if value is None else arrays.update({key: value})
+        elif isinstance(value, tuple) == (key == "shape"):
+            fields[which][key] = value
+    limit = 4096
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(made, "MAX_MESSAGE_BYTES", limit)
+        patched.setattr(made, "_TOGETHER_BYTES", -1)
+        try:
+            asked = encode_recipe(tuple(RecipeField(**field) for field in fields))
+            found = gathered(gathering.batches(asked, arrays, 0, 512 if honest else stop, batches))
+        except rs.ReplayStoreError:
+            return
+    assert len(found) == batches
+    for part in found:
+        assert sum(array.nbytes for name, array in part.items() if name not in arrays) <= 2 * limit
