@@ -87,7 +87,7 @@ def train_command(
     with _signals() as stopping, Client(server) as client, ExitStack() as stack:
         ensure_table(client, table, env, loop, config.batch_size)
         saved = Saved(stack.enter_context(rs.open(path, mode="r")), saved_table, share) if mix is not None else None
-        learner = entry.make(client.describe(table).config, config)
+        learner = entry.make(client.describe(table).config, config, env)
         result = train(
             client, table, env, learner, loop, run, policy=policy, saved=saved, resume=state, report=_tell, stopping=stopping
         )  # fmt: skip
@@ -129,7 +129,7 @@ def offline_command(
     with _signals() as stopping, _open(path, server) as api:
         if lift_limiter and server is not None:
             api.alter_table(table, rate_limiter=rs.MinSize(1))
-        learner = entry.make(api.describe(table).config, config)
+        learner = entry.make(api.describe(table).config, config, env or None)
         result = train_offline(
             api, table, env or None, learner, loop, run, resume=state, preload=preload, report=_tell, stopping=stopping
         )  # fmt: skip

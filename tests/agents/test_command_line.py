@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from replaystore_agents import cli
 from replaystore_agents.actor import ActorConfig
 from replaystore_agents.algorithms.base import Spaces
 from replaystore_agents.algorithms.dqn import DQN, DQNConfig
+from replaystore_agents.algorithms.registry import ALGORITHMS
 from replaystore_agents.offline import OfflineConfig
 from replaystore_agents.online import OnlineConfig
 from replaystore_agents.trunk.runs import RunFolder
@@ -22,12 +24,20 @@ def invoke(*arguments: str) -> Any:
     return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
 
 
-@pytest.mark.parametrize(("command", "kind"), [("act", ActorConfig), ("train", OnlineConfig), ("offline", OfflineConfig)])
+@pytest.mark.parametrize(
+    ("command", "kind"), [("act", ActorConfig), ("train", OnlineConfig), ("train", DQNConfig), ("offline", OfflineConfig)]
+)
 def test_every_hyper_parameter_is_an_option_with_its_explanation(command: str, kind: Any) -> None:
     text = " ".join(invoke(command, "--help").output.replace("│", " ").split())
     for field in dataclasses.fields(kind):
         assert f"--{field.name.replace('_', '-')} " in text
         assert field.metadata["doc"].split(". ")[0][:40] in text
+
+
+def test_defaults_of_several_algorithms_are_shown_with_their_names() -> None:
+    text = " ".join(invoke("offline", "--help").output.replace("│", " ").split())
+    assert "[default: (0.7)]" in text  # IQL's expectile
+    assert re.search(r"0\.004 \(dqn\), .*0\.0003 \([a-z0-9, ]*iql\)", text)
 
 
 def test_options_reach_the_configuration(clumsy_store: Path, tmp_path: Path) -> None:
@@ -87,3 +97,55 @@ def test_the_learner_uses_a_table_that_is_there(tmp_path: Path) -> None:
         cli.ensure_table(store, "t", "CartPole-v1", OnlineConfig(alpha=0.3))
         cli.ensure_table(store, "t", "CartPole-v1", OnlineConfig(alpha=0.9))
         assert store.describe("t").config.selector == rs.Prioritized(alpha=0.3)
+
+
+def test_every_algorithm_and_preset_is_in_the_page() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/AGENTS.md").read_text()
+    for name, entry in ALGORITHMS.items():
+        assert f"`{name}`" in page
+        if name == "dqn":
+            assert all(f"`{preset}`" in page for preset in entry.presets)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "match"),
+    [
+        (("offline", "--path", "a", "--algorithm", "dqm"), 2, "none of dqn"),
+        (("train", "--algorithm", "bc"), 2, "none of dqn"),
+        (("train", "--mix", "data"), 2, "PATH:TABLE"),
+        (("offline", "--path", "a", "--algorithm", "bc", "--atoms", "51"), 1, "bc has no --atoms"),
+        (("offline", "--path", "a", "--preset", "rainbows"), 1, "'rainbows' is not known"),
+    ],
+)
+def test_what_does_not_go_together_is_named(arguments: tuple[str, ...], code: int, match: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = invoke(*arguments)
+    assert done.exit_code == code
+    assert match in done.output + str(done.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("algorithm", "preset"), [("dqn", "rainbow"), ("iql", "")])
+def test_a_preset_and_a_resumed_run(clumsy_store: Path, tmp_path: Path, algorithm: str, preset: str) -> None:
+    out = (
+        "--path",
+        str(clumsy_store),
+        "--table",
+        "clumsy",
+        "--out",
+        str(tmp_path / "run"),
+        "--env",
+        "",
+        "--hidden",
+        "8",
+        "--device",
+        "cpu",
+    )
+    what = ("--algorithm", algorithm, "--preset", preset)
+    assert invoke("offline", *out, *what, "--max-updates", "2").exit_code == 0
+    assert invoke("offline", *out, *what, "--max-updates", "4", "--resume").exit_code == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["algorithm"], config["preset"], config["max_updates"]) == (algorithm, preset, 2)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["updates"] == 4
+    other = invoke("offline", *out, "--algorithm", "bc", "--max-updates", "6", "--resume")
+    assert "another network" in str(other.exception)

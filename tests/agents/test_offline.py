@@ -13,7 +13,7 @@ from replaystore_agents.offline import OFFLINE_PRESETS, OfflineConfig, train_off
 from replaystore_agents.trunk.runs import RunFolder, load_checkpoint
 
 TABLE = "clumsy"
-SMALL = {"max_updates": 60, "eval_every": 30, "batch_size": 32, "hidden": (16,)}
+SMALL: dict[str, Any] = {"max_updates": 60, "eval_every": 30, "batch_size": 32, "hidden": (16,)}
 ALL = [(name, "") for name, entry in ALGORITHMS.items() if entry.discrete] + [("dqn", "rainbow")]
 
 

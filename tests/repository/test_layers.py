@@ -25,13 +25,18 @@ LAYERS = [  # lowest first; a room may import itself and what stands before it
     ("replaystore",),  # the package itself: public names, and `open`, which loads the store when it is called
     ("replaystore.server",),
     ("replaystore_client",),
+    ("replaystore_agents.trunk",),
+    ("replaystore_agents.algorithms",),
     ("replaystore_agents",),
     ("replaystore.cli",),
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 NOT_FOR = {
     "replaystore_client": ("replaystore.core", "replaystore.storage", "replaystore.engine", "replaystore.store", "replaystore.server"),
-    "replaystore_agents": ("replaystore.core", "replaystore.storage", "replaystore.engine", "replaystore.store", "replaystore.server"),
+    **dict.fromkeys(
+        ("replaystore_agents.trunk", "replaystore_agents.algorithms", "replaystore_agents"),
+        ("replaystore.core", "replaystore.storage", "replaystore.engine", "replaystore.store", "replaystore.server"),
+    ),
     "replaystore.wire": ("replaystore.core", "replaystore.mapping", "replaystore.storage", "replaystore.engine"),
     "replaystore.mapping": ("replaystore.core", "replaystore.wire"),
 }

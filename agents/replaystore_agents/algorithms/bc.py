@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
-from replaystore_agents.algorithms.base import Figures, Learner, LearnerConfig, Spaces, need_discrete
-from replaystore_agents.algorithms.policies import ScorePolicy
+from replaystore_agents.algorithms.base import Figures, Learner, LearnerConfig, Spaces
+from replaystore_agents.algorithms.imitation import Imitator
+from replaystore_agents.algorithms.policies import Policy
 from replaystore_agents.trunk.devices import Tensors, faster, precision
-from replaystore_agents.trunk.heads import QNetwork, build_network, describe_network
 from replaystore_agents.trunk.hyper import hyper
 
 
@@ -24,52 +23,43 @@ class BCConfig(LearnerConfig):
 
 
 class BC(Learner):
-    """A classifier of observations by action."""
+    """A policy that learns the data's actions."""
 
     name: ClassVar[str] = "bc"
 
     def __init__(self, spaces: Spaces, config: BCConfig) -> None:
         """Makes the network."""
         super().__init__(spaces, config)
-        need_discrete(spaces, self.name)
-        self.description = describe_network(
-            spaces.observation_shape, spaces.actions, config.hidden, body=config.body,
-            observations=spaces.observations, first_observation=spaces.first_observation,
-        )  # fmt: skip
-        self.actor: QNetwork = build_network(self.description).to(self.device)
-        self.optimizer = self.adam(self.actor.parameters(), config.learning_rate)
+        self.imitator = Imitator(spaces, config, self.device)
+        self.optimizer = self.adam(self.imitator.network.parameters(), config.learning_rate)
         self._run = faster(self._step, self.device, config.compile, config.graphs)
 
-    def policy(self) -> ScorePolicy:
+    def policy(self) -> Policy:
         """The likeliest action."""
-        return ScorePolicy(self.actor, self.description, self.spaces.first_action, self.spaces.frames, self.device)
+        return self.imitator.policy()
 
     def parts(self) -> dict[str, Any]:
         """What checkpoints keep."""
-        return {"actor": self.actor, "optimizer": self.optimizer}
+        return {"actor": self.imitator.network, "optimizer": self.optimizer}
 
     def learn(self, data: Any, weighted: bool) -> tuple[torch.Tensor, Figures]:
-        """See `base.Algorithm`. The errors are the surprise at each action, in nats."""
+        """See `base.Algorithm`. The errors are the losses of `Imitator`."""
         tensors: Tensors = {name: data[name] for name in ("observation", "action")}
         if weighted:
             tensors["weights"] = data["weights"]
         done = self._run(tensors)
         self.updates += 1
-        return done["errors"], lambda: {"loss": done["loss"].item(), "imitated": done["imitated"].item()}
+        return done["errors"], lambda: {"loss": done["loss"].item()}
 
     def _step(self, data: Tensors) -> Tensors:
         """One gradient step."""
-        action = data["action"].long() - self.spaces.first_action
         with precision(self.device, self.config.amp):
-            scores = self.actor(data["observation"])
-        scores = scores.float()
-        losses = nn.functional.cross_entropy(scores, action, reduction="none")
+            losses = self.imitator.losses(data["observation"], self.imitator.actions(data["action"]))
         loss = (losses * data["weights"]).mean() if "weights" in data else losses.mean()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        imitated = (scores.detach().argmax(1) == action).float().mean()
-        return {"errors": losses.detach(), "loss": loss.detach(), "imitated": imitated}
+        return {"errors": losses.detach(), "loss": loss.detach()}
 
 
 PRESETS: dict[str, Mapping[str, Any]] = {}

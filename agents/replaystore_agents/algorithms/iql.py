@@ -5,6 +5,7 @@ A state's value is an upper expectile of its actions' values; the policy imitate
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,10 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from replaystore_agents.algorithms.base import Figures, Learner, LearnerConfig, Spaces, need_discrete
-from replaystore_agents.algorithms.policies import ScorePolicy
+from replaystore_agents.algorithms.base import Figures, Learner, LearnerConfig, Spaces
+from replaystore_agents.algorithms.continuous import Critics
+from replaystore_agents.algorithms.imitation import Imitator, describe_scores
+from replaystore_agents.algorithms.policies import Policy
 from replaystore_agents.trunk.devices import Tensors, faster, precision
-from replaystore_agents.trunk.heads import build_network, describe_network
+from replaystore_agents.trunk.heads import build_network
 from replaystore_agents.trunk.hyper import hyper
 from replaystore_agents.trunk.networks import follow
 
@@ -32,41 +35,36 @@ class IQLConfig(LearnerConfig):
 
 
 class IQL(Learner):
-    """Two networks of action values, one of state values, and the policy."""
+    """Two networks of action values, one of state values, and the policy. Discrete or continuous actions."""
 
     name: ClassVar[str] = "iql"
 
     def __init__(self, spaces: Spaces, config: IQLConfig) -> None:
         """Makes the networks."""
         super().__init__(spaces, config)
-        need_discrete(spaces, self.name)
-
-        def described(outputs: int) -> dict[str, Any]:
-            return describe_network(
-                spaces.observation_shape, outputs, config.hidden, body=config.body,
-                observations=spaces.observations, first_observation=spaces.first_observation,
-            )  # fmt: skip
-
-        self.description = described(spaces.actions)
-        self.critics = nn.ModuleList(build_network(self.description) for _ in range(2)).to(self.device)
-        self.targets = nn.ModuleList(build_network(self.description) for _ in range(2)).to(self.device)
+        self.imitator = Imitator(spaces, config, self.device)
+        self.critics, self.targets = (self._critics().to(self.device) for _ in range(2))
         self.targets.load_state_dict(self.critics.state_dict())
-        self.value = build_network(described(1)).to(self.device)
-        self.actor = build_network(self.description).to(self.device)
+        self.value = build_network(describe_scores(spaces, config, 1)).to(self.device)
         self._critic_parameters, self._target_parameters = list(self.critics.parameters()), list(self.targets.parameters())
         self.critic_optimizer = self.adam(self._critic_parameters, config.learning_rate)
         self.value_optimizer = self.adam(self.value.parameters(), config.learning_rate)
-        self.actor_optimizer = self.adam(self.actor.parameters(), config.learning_rate)
+        self.actor_optimizer = self.adam(self.imitator.network.parameters(), config.learning_rate)
         self._run = faster(self._step, self.device, config.compile, config.graphs)
 
-    def policy(self) -> ScorePolicy:
+    def _critics(self) -> nn.Module:
+        if self.spaces.actions:
+            return nn.ModuleList(build_network(self.imitator.description) for _ in range(2))
+        return Critics(2, self.imitator.description["body"], math.prod(self.spaces.action_shape))
+
+    def policy(self) -> Policy:
         """The likeliest action."""
-        return ScorePolicy(self.actor, self.description, self.spaces.first_action, self.spaces.frames, self.device)
+        return self.imitator.policy()
 
     def parts(self) -> dict[str, Any]:
         """What checkpoints keep."""
-        names = ("critics", "targets", "value", "actor", "critic_optimizer", "value_optimizer", "actor_optimizer")
-        return {name: getattr(self, name) for name in names}
+        names = ("critics", "targets", "value", "critic_optimizer", "value_optimizer", "actor_optimizer")
+        return {"actor": self.imitator.network, **{name: getattr(self, name) for name in names}}
 
     def learn(self, data: Any, weighted: bool) -> tuple[torch.Tensor, Figures]:
         """See `base.Algorithm`. The errors are those of the first network of action values."""
@@ -81,15 +79,10 @@ class IQL(Learner):
     def _step(self, data: Tensors) -> Tensors:
         """One gradient step of each network, in the paper's order: state values, action values, policy."""
         config, observation = self.config, data["observation"]
-        action = (data["action"].long() - self.spaces.first_action).unsqueeze(1)
+        action = self.imitator.actions(data["action"])
         weights = data.get("weights", 1.0)
-
-        def taken(networks: Any) -> list[torch.Tensor]:
-            with precision(self.device, config.amp):
-                return [network(observation).float().gather(1, action).squeeze(1) for network in networks]
-
         with torch.no_grad():
-            best = torch.minimum(*taken(self.targets))
+            best = self._values(self.targets, observation, action).amin(0)
         with precision(self.device, config.amp):
             value = self.value(observation).float().squeeze(1)
         advantage = best - value
@@ -99,20 +92,27 @@ class IQL(Learner):
         with torch.no_grad(), precision(self.device, config.amp):
             following = self.value(data["next_observation"]).float().squeeze(1)
         target = data["reward"].float() + data["discount"] * following
-        values = taken(self.critics)
-        critic_loss = (weights * sum((target - found) ** 2 for found in values)).mean()
+        values = self._values(self.critics, observation, action)
+        critic_loss = (weights * (target - values).square().sum(0)).mean()
         _descend(self.critic_optimizer, critic_loss)
         follow(self._target_parameters, self._critic_parameters, config.tau)
 
         with precision(self.device, config.amp):
-            scores = self.actor(observation).float()
-        imitation = nn.functional.cross_entropy(scores, action.squeeze(1), reduction="none")
+            imitation = self.imitator.losses(observation, action)
         better = (config.temperature * advantage.detach()).exp().clamp(max=config.weight_limit)
         actor_loss = (weights * better * imitation).mean()
         _descend(self.actor_optimizer, actor_loss)
         figures = {"value_loss": value_loss, "critic_loss": critic_loss, "actor_loss": actor_loss}
         figures |= {"value": value.mean(), "advantage": advantage.mean()}
         return {"errors": (target - values[0].detach()).abs(), **{name: figure.detach() for name, figure in figures.items()}}
+
+    def _values(self, critics: Any, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """Of both networks, ``(2, batch)``."""
+        with precision(self.device, self.config.amp):
+            if not self.spaces.actions:
+                found: torch.Tensor = critics(observation, action).float()
+                return found
+            return torch.stack([critic(observation).float().gather(1, action.unsqueeze(1)).squeeze(1) for critic in critics])
 
 
 def expectile_loss(difference: torch.Tensor, expectile: float) -> torch.Tensor:

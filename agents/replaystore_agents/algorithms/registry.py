@@ -21,7 +21,8 @@ class Entry:
     online: bool
     """Whether actors may fill its table while it learns."""
     discrete: bool = True
-    """Whether it knows Discrete actions."""
+    continuous: bool = False
+    """Which actions it knows."""
 
     def _find(self, name: str) -> Any:
         return getattr(import_module(f"replaystore_agents.algorithms.{self.module}"), name)
@@ -33,26 +34,34 @@ class Entry:
         return config
 
     @property
+    def kind_class(self) -> Any:
+        """The class: called with `Spaces` and a configuration, an `Algorithm`."""
+        return self._find(self.kind)
+
+    @property
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
         """Changes of defaults, by name."""
         presets: Mapping[str, Mapping[str, Any]] = self._find("PRESETS")
         return presets
 
-    def make(self, table: rs.TableConfig, config: Any) -> Algorithm:
-        """One that learns from such a table."""
+    def make(self, table: rs.TableConfig, config: Any, env: str | None = None) -> Algorithm:
+        """One that learns from such a table; goal tasks need their environment, which computes the rewards of other goals."""
         if "observation/desired_goal" in table.columns:
             goals = import_module("replaystore_agents.algorithms.goals")
-            algorithm: Algorithm = goals.make(self._find(self.kind), table, config)
+            algorithm: Algorithm = goals.make(self.kind_class, table, config, env)
             return algorithm
-        made: Algorithm = self._find(self.kind)(spaces_of(table, config.frame_stack), config)
+        made: Algorithm = self.kind_class(spaces_of(table, config.frame_stack), config)
         return made
 
 
 ALGORITHMS = {
     "dqn": Entry("dqn", "DQN", online=True),
+    "ddpg": Entry("ddpg", "DDPG", online=True, discrete=False, continuous=True),
+    "td3": Entry("td3", "TD3", online=True, discrete=False, continuous=True),
+    "sac": Entry("sac", "SAC", online=True, discrete=False, continuous=True),
     "cql": Entry("cql", "CQL", online=False),
-    "bc": Entry("bc", "BC", online=False),
-    "iql": Entry("iql", "IQL", online=False),
+    "bc": Entry("bc", "BC", online=False, continuous=True),
+    "iql": Entry("iql", "IQL", online=False, continuous=True),
 }
 
 

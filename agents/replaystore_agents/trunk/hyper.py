@@ -38,7 +38,8 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., Any]], Callable[...
 def with_choices(kinds: Sequence[type[Any]]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Decorates a typer command ``f(given, **own_options)``: every field of any of `kinds` becomes an option; `given` are those typed.
 
-    Defaults differ between kinds, so a field that was not typed is left to the dataclass; the help shows that of the first kind with it.
+    Defaults differ between kinds, so a field that was not typed is left to the dataclass; the help explains it as the first kind with it
+    does, and shows each default with those that have it.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., None]:
@@ -60,7 +61,7 @@ def _with(command: Callable[..., Any], kinds: Sequence[type[Any]], call: Callabl
             if isinstance(default, tuple):
                 tuples.add(field.name)
                 default, hint = ",".join(map(str, default)), str
-            shown = str(default) or "as usual for the body"
+            shown = _defaults(field.name, kinds)
             option = typer.Option(help=field.metadata["doc"], rich_help_panel="Hyper-parameters", show_default=shown)
             annotation = Annotated[hint | None, option]  # type: ignore[valid-type, unused-ignore]
             options[field.name] = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
@@ -79,3 +80,16 @@ def _with(command: Callable[..., Any], kinds: Sequence[type[Any]], call: Callabl
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
+
+
+def _defaults(name: str, kinds: Sequence[type[Any]]) -> str:
+    """The default of a field, or every one of them with the kinds that have it: ``0.004 (dqn), 0.001 (bc, cql)``."""
+    found: dict[str, list[str]] = {}
+    for kind in kinds:
+        for field in dataclasses.fields(kind):
+            if field.name == name:
+                default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
+                found.setdefault(default or "as is usual", []).append(kind.__name__.removesuffix("Config").lower())
+    if len(found) == 1:
+        return next(iter(found))
+    return ", ".join(f"{default} ({', '.join(names)})" for default, names in found.items())
