@@ -52,7 +52,7 @@ class ArrayLayout:
 
     def chunk_name(self, chunk: int) -> str:
         """File name of a chunk: Zarr's default key with '.' as separator, so that a column is one flat folder."""
-        return ".".join(["c", str(chunk), *("0" for _ in self.shape)])
+        return f"c.{chunk}" + ".0" * len(self.shape)
 
     def chunk_of(self, name: str) -> int | None:
         """The chunk that a file of this name holds; None when it is no chunk's name."""

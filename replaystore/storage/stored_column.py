@@ -37,6 +37,7 @@ class StoredColumn:
     def __init__(self, folder: Path, layout: ArrayLayout, mode: str) -> None:
         self.layout = layout
         self.folder = folder / layout.path
+        self._place = str(self.folder)
         self.array: Array = np.empty((0, *layout.shape), layout.dtype)
         self._mode = mode
         self._range: AddressRange | None = None
@@ -273,7 +274,7 @@ class StoredColumn:
         if mapped is None:
             return None
         try:
-            found = os.stat(self.folder / self.layout.chunk_name(chunk))
+            found = os.stat(f"{self._place}/{self.layout.chunk_name(chunk)}")  # hundreds per commit: a Path takes longer than the call
         except OSError:
             gone = self._attached.get(chunk) == mapped  # else retention took it away meanwhile
             return self._change(chunk, "removed") if gone else None
