@@ -30,7 +30,7 @@ class IQLConfig(LearnerConfig):
     learning_rate: float = hyper(3e-4, "Adam's step size of all networks (Kostrikov et al. 2022).")
     tau: float = hyper(0.005, "Soft target update of the action values after each update (Kostrikov et al. 2022).")
     expectile: float = hyper(0.7, "Of action values, that a state's value is; 0.5 is their mean (Kostrikov et al. 2022: 0.7, mazes 0.9).")
-    temperature: float = hyper(3.0, "How much more a better action is imitated: exp(temperature · advantage) (Kostrikov et al. 2022: 3).")
+    sharpness: float = hyper(3.0, "How much more a better action is imitated: exp(sharpness · advantage) (Kostrikov et al. 2022: beta, 3).")
     weight_limit: float = hyper(100.0, "The greatest such weight (Kostrikov et al. 2022, its code: 100).")
 
 
@@ -99,7 +99,7 @@ class IQL(Learner):
 
         with precision(self.device, config.amp):
             imitation = self.imitator.losses(observation, action)
-        better = (config.temperature * advantage.detach()).exp().clamp(max=config.weight_limit)
+        better = (config.sharpness * advantage.detach()).exp().clamp(max=config.weight_limit)
         actor_loss = (weights * better * imitation).mean()
         _descend(self.actor_optimizer, actor_loss)
         figures = {"value_loss": value_loss, "critic_loss": critic_loss, "actor_loss": actor_loss}
