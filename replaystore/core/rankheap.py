@@ -141,13 +141,14 @@ def unpack(packed: Any, keys: Any, slots: Any, places: Any) -> None:
 
 
 @kernel
-def lengthen(first: int, slots: Any, size: int, old: Any, places: Any) -> None:
-    """A longer ring: slots and places of all entries."""
-    old_mask, mask = old.shape[0] - 1, places.shape[0] - 1
-    for i in range(size):
-        slot = (first + ((np.int64(slots[i]) - first) & old_mask)) & mask
-        slots[i] = slot
-        places[slot] = i + 1
+def lengthen(start: int, end: int, old_mask: int, slots: Any, places: Any) -> None:
+    """The ring of places has become longer where it is: the ids [start, end) move, whose slots are beyond its old end."""
+    mask = places.shape[0] - 1
+    for step in range(start, end):
+        place = places[step & old_mask]
+        if place > 0:
+            places[step & old_mask], places[step & mask] = 0, place
+            slots[place - 1] = step & mask
 
 
 @kernel

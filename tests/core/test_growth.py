@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from replaystore.core import rings
 from replaystore.core.decay import DecayTree
 from replaystore.core.extremum import ExtremumTree
-from replaystore.core.indexes import tally
+from replaystore.core.indexes import RankIndex, rank, tally
 from replaystore.core.indexes.tally import Tally
 from replaystore.core.random import seed_state
 from replaystore.core.sumtree import SumTree
@@ -100,6 +100,33 @@ def test_a_window_that_only_grows_moves_nothing(make: Any) -> None:
     after = part._counts if isinstance(part, Tally) else part._rings[0]
     assert after.ctypes.data == before.ctypes.data
     assert n // 64 < part.nbytes < 2 * n
+
+
+@settings(max_examples=25, deadline=None)
+@given(reservation=st.sampled_from(RESERVATIONS), first=st.sampled_from([0, 4095, 2**40 - 100_000]), moves=steps, seed=st.integers(0, 99))
+def test_a_rank_index_that_grows_in_place_is_the_one_that_is_copied(
+    reservation: tuple[int, int], first: int, moves: list[tuple[int, int]], seed: int
+) -> None:
+    begin, stop = first, first
+    total = sum(rows for rows, _ in moves)
+    leaves = np.random.default_rng(seed).random(total, dtype=np.float32)
+    copied, grown = RankIndex(0.7), RankIndex(0.7)
+    for rows, dropped in moves:
+        start, stop = stop, stop + rows
+        first = min(first + dropped, stop)
+        for index, sizes in ((copied, (1 << 30, 0)), (grown, reservation)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(rank, "MOST_COPIED", sizes[0])
+                patch.setattr(rank, "RESERVED", sizes[1])
+                index.extend(leaves, begin, first, stop)
+                index.refresh(leaves, begin, np.arange(start, stop))
+    assert (grown.count, grown.nbytes) == (copied.count, copied.nbytes)
+    assert grown._keys[: grown.count].tolist() == copied._keys[: grown.count].tolist()
+    assert grown._slots[: grown.count].tolist() == copied._slots[: grown.count].tolist()
+    assert grown._places.tolist() == copied._places.tolist()
+    members = first + np.flatnonzero(leaves[first - begin :] > 0)
+    assert sorted(grown._slots[: grown.count].tolist()) == sorted((members & (len(grown._places) - 1)).tolist())
+    assert np.array_equal(grown._keys[grown._places[members & (len(grown._places) - 1)] - 1], leaves[members - begin])
 
 
 def test_where_addresses_are_short_rings_are_as_long_as_needed(monkeypatch: pytest.MonkeyPatch) -> None:

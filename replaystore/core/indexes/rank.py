@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from replaystore.core import rankheap as kernels
 from replaystore.core.harmonic import harmonic, harmonic_table
 from replaystore.core.indexes.protocol import Ids, Leaves, Probabilities
 from replaystore.core.random import State
+from replaystore.growing import Array, reserve
 
 MOST_STEPS = 1 << 31
 """A window can be as long: places are int32."""
+
+MOST_COPIED = 1 << 18
+"""Entries up to which arrays are exactly as long as needed, and longer ones a copy."""
+
+RESERVED = 1 << 28
+"""Entries that arrays beyond that have addresses for: they become longer where they are."""
 
 
 class RankIndex:
@@ -20,14 +29,16 @@ class RankIndex:
     takes 0.03 to 0.1 µs per entry. 12 bytes per step, up to 20 while it has just grown, and 8 more for the time of a sort.
     """
 
-    __slots__ = ("_changed", "_first", "_keys", "_places", "_size", "_slots", "_stop", "_table", "alpha", "stratified")
+    __slots__ = ("_changed", "_first", "_keys", "_places", "_reserved", "_size", "_slots", "_stop", "_table", "alpha", "stratified")
 
     def __init__(self, alpha: float, stratified: bool = True) -> None:
         self.alpha, self.stratified = float(alpha), stratified
         self._table = harmonic_table(self.alpha)
         self._first = self._stop = self._size = self._changed = 0
-        self._places = np.zeros(64, np.int32)
-        self._keys, self._slots = np.empty(64, np.float32), np.empty(64, np.uint32)
+        self._reserved: dict[Any, Array] = {}
+        self._places: Array = np.zeros(64, np.int32)
+        self._keys: Array = np.zeros(64, np.float32)
+        self._slots: Array = np.zeros(64, np.uint32)
 
     @property
     def total(self) -> float:
@@ -50,18 +61,23 @@ class RankIndex:
         self._check(leaves, origin)
         live = leaves[first - origin : self._stop - origin]
         room = max(64, int(np.count_nonzero(live > 0)))
-        self._places = np.zeros(_ring(self._stop - first), np.int32)
-        self._keys, self._slots = np.empty(room, np.float32), np.empty(room, np.uint32)
+        self._begin(_ring(self._stop - first), room)
         self._size = int(kernels.gather(leaves, origin, first, self._stop, self._keys, self._slots, len(self._places) - 1))
         self._sort()
 
     def extend(self, leaves: Leaves, origin: int, first: int, stop: int) -> None:
         """Moves the window's end up to `stop` and its start to `first`; the new leaves are 0 or will be refreshed."""
         self.drop(leaves, origin, first)
+        if stop - self._first > len(self._places):
+            old = len(self._places)
+            self._places = self._longer(self._places, _ring(stop - self._first))
+            start = self._first
+            while start < self._stop:  # at most twice around the old ring
+                end = min((start | (old - 1)) + 1, self._stop)
+                if start & (len(self._places) - 1) & -old:
+                    kernels.lengthen(start, end, old - 1, self._slots, self._places)
+                start = end
         self._stop = max(stop, self._stop)
-        if self._stop - self._first > len(self._places):
-            before, self._places = self._places, np.zeros(_ring(self._stop - self._first), np.int32)
-            kernels.lengthen(self._first, self._slots, self._size, before, self._places)
 
     def drop(self, leaves: Leaves, origin: int, first: int) -> None:
         """Ids below `first` are gone; their leaves are never touched again. One by one, or, where they are many, all at once."""
@@ -83,9 +99,7 @@ class RankIndex:
         needed = min(self._size + len(ids), self._stop - self._first)
         if needed > len(self._keys):
             room = min(max(needed, self._size // 4 * 5), len(self._places))
-            keys, slots = self._keys, self._slots
-            self._keys, self._slots = np.empty(room, np.float32), np.empty(room, np.uint32)
-            self._keys[: self._size], self._slots[: self._size] = keys[: self._size], slots[: self._size]
+            self._keys, self._slots = self._longer(self._keys, room), self._longer(self._slots, room)
         self._size, changed = kernels.change(
             leaves, origin, self._first, self._stop, self._keys, self._slots, self._places, self._size, ids
         )
@@ -108,6 +122,20 @@ class RankIndex:
     def least(self) -> float:
         """The smallest probability that an id has: that of the last place."""
         return float(self._size**-self.alpha / self.total)
+
+    def _begin(self, ring: int, room: int) -> None:
+        """Arrays for a ring of places, all 0, and for `room` entries."""
+        self._reserved = {}
+        self._places = self._longer(np.zeros(0, np.int32), ring)
+        self._keys, self._slots = self._longer(np.zeros(0, np.float32), room), self._longer(np.zeros(0, np.uint32), room)
+
+    def _longer(self, array: Array, places: int) -> Array:
+        """`array` with more places: zeros in those that were never in use."""
+        reserved = self._reserved.get(array.dtype, array)
+        if places > len(reserved):
+            reserved = self._reserved[array.dtype] = reserve(places, RESERVED if places > MOST_COPIED else places, array.dtype)
+            reserved[: len(array)] = array
+        return reserved[:places]
 
     def _note(self, changed: int) -> None:
         self._changed += int(changed)
