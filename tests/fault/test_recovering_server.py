@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,14 @@ from replaystore.server import run
 from replaystore.store import Store
 from replaystore_client import Client
 from tests.crash.script import Script, abandon
+from tests.ports import address_to_keep
 
 
 def test_health_and_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script(tmp_path / "data")
     for step in (script.open, script.create, script.write, script.write, script.die):
         step()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = address_to_keep()
     go_on, checked, progress = threading.Event(), threading.Event(), []
 
     def slow(*arguments: Any, progress: Any, **options: Any) -> Store:

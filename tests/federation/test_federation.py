@@ -16,6 +16,7 @@ from replaystore.federated.sampler import MEASURE_EVERY
 from replaystore.store import Store
 from replaystore_client import Client
 from tests.core.statistics import check_counts
+from tests.ports import address_to_keep
 from tests.server.conftest import ServerProcess
 
 from .conftest import Lab, fill, play
@@ -166,7 +167,7 @@ def test_a_server_that_goes_away_is_left_out_and_taken_in_again(make_lab: MakeLa
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_pauses")
 def test_a_server_that_is_killed_comes_back_with_what_it_had(tmp_path: Path, store: Store) -> None:
-    server = ServerProcess(tmp_path / "far", "127.0.0.1:0", "interval")
+    server = ServerProcess(tmp_path / "far", address_to_keep(), "interval")
     address = server.address
     try:
         with Client(address, timeout_s=30.0) as client:

@@ -24,6 +24,7 @@ from replaystore.store import Store
 from replaystore.v1 import data_pb2 as pb
 from replaystore_client import Client
 from tests.local.conftest import EVERYTHING, check, chunks, config, play, until
+from tests.ports import address_to_keep
 from tests.server.conftest import ServerProcess
 
 
@@ -257,7 +258,7 @@ def test_closing_while_another_thread_gathers(store: Store, local: Client, monke
 def test_another_server_on_the_same_address(store: Store) -> None:
     store.create_table("t", config())
     play(store, "t", 50)
-    server = start_in_thread(store, options=EVERYTHING)
+    server = start_in_thread(store, address_to_keep(), options=EVERYTHING)
     address = server.address
     with Client(address) as client, client.sampler("t", 8, prefetch=2) as sampler:
         for _ in range(4):
@@ -275,7 +276,7 @@ def test_a_server_killed_in_mid_stream(tmp_path: Path) -> None:
     with rs.open(tmp_path / "data") as made:
         made.create_table("t", config(512))
         play(made, "t", 300)
-    server = ServerProcess(tmp_path / "data", "127.0.0.1:0", "interval")
+    server = ServerProcess(tmp_path / "data", address_to_keep(), "interval")
     address = server.address
     try:
         with Client(address) as client, client.sampler("t", 64, prefetch=4, timeout_s=60.0) as sampler:

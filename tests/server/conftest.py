@@ -13,6 +13,7 @@ import replaystore as rs
 from replaystore.server.thread import ServerThread, start_in_thread
 from replaystore.store import Store
 from replaystore_client import Client
+from tests.ports import address_to_keep
 
 COLUMNS = {"observation": rs.Column((3,)), "action": rs.Column((), "int64")}
 
@@ -53,7 +54,7 @@ class ServerProcess:
         assert self.process.stdout is not None
         words = self.process.stdout.readline().split()
         if not words:
-            _, errors = self.process.communicate(timeout=10)
+            _, errors = self.process.communicate(timeout=60)
             raise RuntimeError(f"the server did not start: {errors}")
         self.address, self.steps_recovered = words[0], int(words[-1])
 
@@ -68,8 +69,8 @@ class ServerProcess:
 def start_process(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     started: list[ServerProcess] = []
 
-    def start(listen: str = "127.0.0.1:0", durability: str = "interval") -> ServerProcess:
-        started.append(ServerProcess(tmp_path / "data", listen, durability))
+    def start(listen: str | None = None, durability: str = "interval") -> ServerProcess:
+        started.append(ServerProcess(tmp_path / "data", address_to_keep() if listen is None else listen, durability))
         return started[-1]
 
     yield start

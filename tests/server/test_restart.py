@@ -14,6 +14,7 @@ import pytest
 import replaystore as rs
 from replaystore.server.thread import start_in_thread
 from replaystore_client import Client
+from tests.ports import address_to_keep
 
 from .conftest import ServerProcess, config, write_steps
 
@@ -147,7 +148,7 @@ def test_an_exhausted_writer_says_that_the_server_is_away(start_process: Start) 
 def test_a_busy_server_stops_and_starts_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with rs.open(tmp_path / "data") as store:
         store.create_table("t", config(selector=rs.Prioritized()))
-        server = start_in_thread(store)
+        server = start_in_thread(store, address_to_keep())
         stop = threading.Event()
         errors: list[BaseException] = []
         wrote: dict[int, int] = {}
