@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import replaystore as rs
 from replaystore.engine.conditions import passes
@@ -69,3 +71,28 @@ def test_many_actors_are_looked_up(store: Any) -> None:
         with table._lock:
             found = passes(table._population.rows(), rs.Filter(actors=tuple(actors)), table._drawing.facts())
         assert found[:30].sum() == candidates
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.sampled_from([(1 << 40, 0), (0, 1 << 14), (2000, 4096)]),
+    first=st.sampled_from([0, 2**40]),
+    moves=st.lists(st.tuples(st.sampled_from([1, 500, 1025, 3000]), st.sampled_from([0, 0, 0, 10, 900, 5000])), min_size=1, max_size=10),
+)
+def test_leaves_stay_where_they_belong_while_their_window_moves(sizes: tuple[int, int], first: int, moves: list[tuple[int, int]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filtered, "MOST_COPIED", sizes[0])
+        patch.setattr(filtered, "RESERVED", sizes[1])
+        own, stop = filtered.OwnLeaves(), first
+        own.begin(first, stop)
+        for rows, gone in moves:
+            first = min(first + gone, stop)
+            own.cover(first, stop + rows)
+            assert not own.array[stop - own.origin :].any()  # new ones are no members
+            own.array[stop - own.origin : stop + rows - own.origin] = np.arange(stop, stop + rows) % 7
+            stop += rows
+            assert own.stop == stop
+            live = np.arange(max(first, own.origin), stop)
+            np.testing.assert_array_equal(own.array[live - own.origin], live % 7)
+            assert own.origin <= first
+            assert own.count(first, stop) == np.count_nonzero(live % 7)

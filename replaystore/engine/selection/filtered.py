@@ -18,6 +18,7 @@ from replaystore.engine.conditions import Facts, episodes_pass, passes, passes_a
 from replaystore.engine.rows import Rows
 from replaystore.engine.selection.kept import KeptPass
 from replaystore.engine.selection.masses import DISTINCT, DRAWN, TO_COME, index_for, priorities_of
+from replaystore.growing import reserve
 from replaystore.schema.filters import Filter
 from replaystore.schema.selectors import Prioritized, RankPrioritized, Recency, Selector, WithoutReplacement
 from replaystore.schema.views import AnchorRule
@@ -29,6 +30,12 @@ Mask = npt.NDArray[np.bool_]
 MOST_NOTED = 1 << 16
 """Steps noted for one index: beyond this many and a sixteenth of its rows, or so many notes, it is built anew when it is wanted again."""
 
+MOST_COPIED = 1 << 18
+"""Leaves up to which more of them are a copy."""
+
+RESERVED = 1 << 28
+"""Leaves that an index of more has addresses for: while few are gone, more of them are added where they are."""
+
 _NO_IDS: Ids = np.empty(0, np.int64)
 _BLOCK_ROWS = 1 << 20
 
@@ -37,8 +44,9 @@ class OwnLeaves:
     """float32 leaves by id in a window that moves forward."""
 
     def __init__(self) -> None:
-        self.array = np.zeros(0, np.float32)
+        self.array: Array = np.zeros(0, np.float32)
         self.origin = self.stop = 0
+        self._reserved: Array = self.array
 
     @property
     def members(self) -> npt.NDArray[np.uint32]:
@@ -47,17 +55,22 @@ class OwnLeaves:
 
     def begin(self, first: int, stop: int) -> None:
         """Room for [first, stop), all 0."""
-        self.array = np.zeros(_room(stop - first), np.float32)
+        room = _room(stop - first)
+        self._reserved = reserve(room, RESERVED if room > MOST_COPIED else room, np.float32)
+        self.array = self._reserved[:room]
         self.origin, self.stop = first, stop
 
     def cover(self, first: int, stop: int) -> None:
         """Makes room up to `stop`; what is below `first` may go."""
         if stop - self.origin > len(self.array):
-            old, kept = self.array, slice(first - self.origin, self.stop - self.origin)
-            self.array = np.zeros(_room(stop - first), np.float32)
-            if first < self.stop:
-                self.array[: self.stop - first] = old[kept]
-            self.origin = first
+            gone, longer = first - self.origin, _room(stop - self.origin)
+            if 8 * gone < stop - first and longer <= len(self._reserved):
+                self.array = self._reserved[:longer]  # zeros, never in use
+            else:
+                old, kept, until = self.array, slice(gone, self.stop - self.origin), self.stop
+                self.begin(first, stop)
+                if first < until:
+                    self.array[: until - first] = old[kept]
         self.stop = max(self.stop, stop)
 
     def count(self, start: int, stop: int) -> int:
