@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -122,13 +123,15 @@ def act(
             actions = mind.random() if steps < config.random_steps else mind.choose(explore)
             observations, rewards, terminated, truncated, _ = envs.step(actions)
             # After an episode's end the environment ignores one action and resets: that row is a first observation, not a step.
-            writer.append_batch(actions, rewards, terminated, truncated, observations, reset_mask=over)
+            append = partial(writer.append_batch, actions, rewards, terminated, truncated, observations, reset_mask=over)
+            _patiently(append, config.patience_s, lambda: mind.hears_stop() or stopping(), report)
             mind.see(observations, over)
             steps += int((~over).sum())
             over = terminated | truncated
             episodes += int(over.sum())
             if (count + 1) % BLOCK_STEPS == 0:
-                _flush(writer, config.patience_s, lambda: mind.hears_stop() or stopping(), report)
+                flush = partial(writer.flush, timeout_s=RETRY_S)
+                _patiently(flush, config.patience_s, lambda: mind.hears_stop() or stopping(), report)
     finally:
         envs.close()
         try:
@@ -208,12 +211,12 @@ def _one(observations: Any, stream: int) -> Any:
     return observations[stream]
 
 
-def _flush(writer: Any, patience_s: float, stopping: Callable[[], bool], report: Callable[[str], None]) -> None:
+def _patiently(send: Callable[[], Any], patience_s: float, stopping: Callable[[], bool], report: Callable[[str], None]) -> None:
     """Waits until the table has taken the steps; the rate limiter may hold them back for as long as the learner needs."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            writer.flush(timeout_s=RETRY_S)
+            send()
             return
         except (rs.NotReady, rs.DeadlineExceeded) as blocked:
             if stopping():

@@ -117,3 +117,52 @@ def test_weights_that_do_not_say_what_they_are_of_are_refused(store: Any) -> Non
     store.publish_parameters("policy", to_arrays(q_network((4,), 2)))
     with pytest.raises(rs.InvalidArgument, match="do not describe their policy"):
         act(store, "t", ENV, 0, ActorConfig(num_envs=2, max_steps=300, pull_every=1))
+
+
+def test_an_append_that_the_limiter_holds_back_is_made_again(store: Any) -> None:
+    class Held:
+        """A writer of which every third append is refused once."""
+
+        def __init__(self, writer: Any) -> None:
+            self.writer, self.calls = writer, 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.writer, name)
+
+        def append_batch(self, *args: Any, **options: Any) -> Any:
+            self.calls += 1
+            if self.calls % 3 == 0:
+                raise rs.NotReady("the limiter holds inserts back")
+            return self.writer.append_batch(*args, **options)
+
+    class Api:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        def writer(self, *args: Any, **options: Any) -> Any:
+            return Held(store.writer(*args, **options))
+
+    said: list[str] = []
+    result = act(Api(), "t", ENV, 0, ActorConfig(num_envs=2, max_steps=60), report=said.append)
+    assert result.steps == store.stats("t").inserted_steps >= 60
+    assert len(said) >= 10
+
+
+def test_a_policy_of_stacked_frames_gets_them_from_the_actor(store: Any) -> None:
+    agent = DQN(Spaces((3, 4), 2, frames=3), DQNConfig(device="cpu", hidden=(8,), noisy=True))
+    store.publish_parameters("policy", publishable(agent.policy()))
+    result = act(store, "t", ENV, 0, ActorConfig(num_envs=2, max_steps=80, pull_every=4))
+    assert result.policy_version == 1
+    rows = store.read_steps("t", 0, 1 << 40, columns=["observation", "meta/policy_version"])
+    assert rows["observation"].shape[1:] == (4,)
+    assert set(rows["meta/policy_version"].tolist()) <= {-1, 1}
+
+
+def test_random_steps_come_first(store: Any) -> None:
+    agent = DQN(Spaces((4,), 2), DQNConfig(device="cpu", hidden=(8,)))
+    store.publish_parameters("policy", publishable(agent.policy()))
+    config: dict[str, Any] = {"num_envs": 4, "epsilon_start": 0.0, "epsilon_end": 0.0, "pull_every": 1}
+    act(store, "t", ENV, 0, ActorConfig(**config, random_steps=400, max_steps=400))
+    rows = store.read_steps("t", 0, 1 << 40, columns=["action", "meta/kind"])
+    share = float(rows["action"][rows["meta/kind"] == 0].mean())
+    assert abs(share - 0.5) < 6 * 0.5 / 400**0.5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,6 @@ def data(seed: int, size: int = 24, shape: tuple[int, ...] = (3,)) -> dict[str, 
         "discount": torch.where(uniform[3] < 0.2, 0.0, 0.97),
         "weights": uniform[3],
     }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def weights_of(module: torch.nn.Module) -> torch.Tensor:

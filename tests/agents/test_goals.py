@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ from replaystore_agents.trunk.environments import make, make_vec
 POINT, BITS = "replaystore/PointReach-v0", "replaystore/BitFlip-v0"
 CASES: list[tuple[Any, Any, str]] = [(DDPG, DDPGConfig, POINT), (SAC, SACConfig, POINT), (DQN, DQNConfig, BITS)]
 every_case = pytest.mark.parametrize(("kind", "config", "env_id"), CASES, ids=["ddpg", "sac", "dqn"])
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def played(folder: Path, env_id: str, policy: Any = None, episodes: int = 1) -> Any:
