@@ -7,6 +7,8 @@
 PYTHON ?= python3
 # The build of PyTorch that the tests are run with. For a GPU: make TORCH=torch
 TORCH ?= torch==2.13.0
+# Processes that run tests. They wait for each other, for disks and timers: no more than there are cores.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -24,7 +26,7 @@ demo: $(READY)
 	$(BIN)/replaystore demo --path demo
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff check
