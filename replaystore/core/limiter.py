@@ -42,6 +42,11 @@ class Limiter:
         start = self._ratio * self._least
         self._lower, self._higher = start - self._buffer, start + self._buffer
 
+    @property
+    def boundless(self) -> bool:
+        """Whether samples wait for nothing but `min_size_to_sample` steps."""
+        return self._most is None and self._buffer == math.inf
+
     def may_insert(self, inserted: int, sampled: int, size: int, anchors: int, wanted: int = 1) -> bool:
         """Whether at least one more step may come in. A block is then let in whole, so it overshoots by less than its own length."""
         if self._most is not None:

@@ -24,6 +24,7 @@ from replaystore.engine.views.gathering import GatheredSample, Plan
 from replaystore.errors import InvalidArgument
 from replaystore.sampling import Field, SampleRequest, check_as_of, derive_seed, ids_of
 from replaystore.schema.columns import Column
+from replaystore.schema.views import View
 from replaystore.storage.table_files import TableFiles
 
 Array = npt.NDArray[Any]
@@ -74,6 +75,7 @@ class Drawing:
         """Called with every batch drawn: the rows as they were, the ids, and how often each was drawn by now."""
         self._now = 0.0
         self._plans: dict[Any, Plan] = {}
+        self._last: tuple[View | None, tuple[str, ...] | None, Plan | None] = None, None, None
 
     def facts(self) -> Facts:
         """What conditions are measured by, at this moment."""
@@ -91,21 +93,27 @@ class Drawing:
 
     def check(self, request: SampleRequest) -> Plan:
         """What all batches of a request have in common; InvalidArgument for a selector or columns that the table lacks. Needs no lock."""
-        self._choice(request)
-        return self._plan(request)
+        plan = self._plan(request)
+        self._choice(request, plan)
+        return plan
 
     def _plan(self, request: SampleRequest) -> Plan:
+        view, columns, last = self._last
+        if last is not None and request.view is view and request.columns == columns:  # most ask for the same again: not even hashed
+            return last
         key = request.view, request.columns
         found = self._plans.get(key)
         if found is None:
+            self._selectors.choose(request.selector, request.where, request.view.anchors)  # of two mistakes this one is told first
             found = plan_for(self._columns, request.view, request.columns)
             if len(self._plans) >= MOST_PLANS:
                 self._plans = {}
             self._plans[key] = found
+        self._last = request.view, request.columns, found
         return found
 
-    def _choice(self, request: SampleRequest) -> Choice:
-        return self._selectors.choose(request.selector, request.where, request.view.anchors)
+    def _choice(self, request: SampleRequest, plan: Plan) -> Choice:
+        return self._selectors.choose(request.selector, request.where, plan.rule)
 
     def prepare(self, request: SampleRequest, plan: Plan, rows: Rows, anchors: int, seeds: Seeds, betas: Betas) -> DrawnSample | None:
         """Draws anchors, counts and pins them; None when there are not enough to draw. The caller closes the result.
@@ -122,7 +130,7 @@ class Drawing:
         """
         if not anchors:
             return None
-        choice, n = self._choice(request), request.batch_size
+        choice, n = self._choice(request, plan), request.batch_size
         drawn: list[tuple[Ids, Array]] = []
         weights: list[Array] = []
         for seed, beta in zip(seeds, betas, strict=True):
@@ -176,16 +184,17 @@ class Drawing:
         if as_of is not None:
             rows = replace(rows, stop=min(rows.stop, max(rows.first, as_of)))
         check_anchors(rows, step_ids, request.view, self.facts())
+        plan = self._plan(request)
         info: dict[str, Array] = {
             "probabilities": np.zeros(len(step_ids)),
-            "priorities": self._selectors.priorities(self._choice(request).selector, rows, step_ids),
+            "priorities": self._selectors.priorities(self._choice(request, plan).selector, rows, step_ids),
             "weights": ones(len(step_ids)),
             "times_sampled": rows.array("replay/times_sampled")[step_ids - rows.origin],
             "step_ids": step_ids,
             "ages": rows.stop - step_ids,
         }
         rng = seed_state(derive_seed(request.seed or 0, VIEW_STREAM))
-        return DrawnSample(self._expand(request, self._plan(request), rows, step_ids, info, rng), 0, 0.0, rows)
+        return DrawnSample(self._expand(request, plan, rows, step_ids, info, rng), 0, 0.0, rows)
 
     def _expand(self, request: SampleRequest, plan: Plan, rows: Rows, ids: Ids, info: dict[str, Array], rng: Array) -> GatheredSample:
         token = self._pins.acquire()
@@ -199,7 +208,7 @@ class Drawing:
         """What a request that the limiter lets through has not enough of, or None."""
         if not anchors:
             return None
-        choice = self._choice(request)
+        choice = self._choice(request, self._plan(request))
         chooser = self._selectors.ready(choice, rows, self.facts)
         if not chooser.lacks(anchors, request.batch_size):
             return None
@@ -210,5 +219,5 @@ def importance_weights(probabilities: Array, beta: float, least: float | None) -
     """(1 / (N · P)) ** beta, divided by the batch's largest, or by that of probability `least` (Schaul et al. 2016, section 3.4)."""
     if beta == 0:
         return ones(len(probabilities))
-    weights: Array = ((probabilities.min() if least is None else least) / probabilities) ** beta
+    weights: Array = ((np.minimum.reduce(probabilities) if least is None else least) / probabilities) ** beta
     return weights.astype(np.float32)

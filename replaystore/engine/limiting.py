@@ -64,7 +64,7 @@ class Limiting:
 
     def may_sample(self, n: int) -> bool:
         """Whether `n` items may be drawn; what is refused is remembered, to say what a waiting sampler waits for."""
-        allowed = self._limiter.may_sample(*self._counted(), n)
+        allowed = self._population.steps >= self._least if self._limiter.boundless else self._limiter.may_sample(*self._counted(), n)
         if not allowed:
             self.asked = n
         return allowed

@@ -68,12 +68,16 @@ class Selectors:
         self._whole: OrderedDict[FreeSelector, _Whole] = OrderedDict()
         self._filtered: OrderedDict[Choice, Filtered] = OrderedDict()
         self._choices: dict[Any, Choice] = {}
+        self._last: tuple[Any, Any, Any, Choice | None, Any] = None, None, None, None, None
 
     # -- which
 
     def choose(self, wanted: str | FreeSelector | None, where: Filter | None = None, rule: AnchorRule = ANY) -> Choice:
         """What a request means; InvalidArgument when there is no such selector. Needs no lock."""
         choices = self._choices  # `change` begins another after the configuration is: what was meant before it is not kept
+        of, at, by, last, among = self._last
+        if last is not None and among is choices and of is wanted and at is where and by is rule:
+            return last
         found = choices.get((wanted, where, rule))
         if found is None:
             if wanted is not None and not isinstance(wanted, str):
@@ -85,6 +89,7 @@ class Selectors:
             if len(choices) >= MOST_CHOICES:
                 choices.clear()
             choices[wanted, where, rule] = found
+        self._last = wanted, where, rule, found, choices
         return found
 
     def choose_prioritized(self, wanted: str | None) -> str:
@@ -116,7 +121,8 @@ class Selectors:
                 found = self._filtered[choice] = self._filter(choice)
                 self._make_room(self._filtered)
             self._filtered.move_to_end(choice)
-            found.sync(rows, facts())
+            if not found.stands(rows):
+                found.sync(rows, facts())
             return found
         if isinstance(choice.selector, str):
             return self._kept[choice.selector]

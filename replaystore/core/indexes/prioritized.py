@@ -15,6 +15,9 @@ from replaystore.core.sumtree import SumTree
 LEAST_MASS, MOST_MASS = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 """Masses are kept within float32's normal range: a tiny priority stays drawable, a huge one finite."""
 
+_SAFE_ALPHA = 0.13
+"""From here on no mass becomes too large a priority for float64."""
+
 
 @kernel
 def _enter(leaves: Any, origin: int, ids: Any, first: int, stop: int, mass: float) -> None:
@@ -162,9 +165,7 @@ class PrioritizedIndex:
         values = np.asarray(masses, np.float64)
         if self.alpha == 0.0:
             return np.ones(values.shape, np.float32)
-        with np.errstate(over="ignore"):  # beyond float32 is as large as it gets
-            raw = np.maximum(values ** (1.0 / self.alpha) - self.epsilon, 0.0)
-        return np.minimum(raw, MOST_MASS).astype(np.float32)
+        return raw_priorities(values, self.alpha, self.epsilon)
 
     def draw(self, leaves: Leaves, origin: int, state: State, n: int) -> tuple[Ids, Probabilities]:
         """`n` draws, stratified or independent: ids ``int64[n]`` and their probabilities, mass / total, ``float64[n]``.
@@ -175,6 +176,17 @@ class PrioritizedIndex:
         ids, masses = self._tree.draw(leaves, origin, state, n, self.stratified)
         masses /= self._tree.total
         return ids, masses
+
+
+def raw_priorities(masses: npt.NDArray[np.float64], alpha: float, epsilon: float) -> npt.NDArray[np.float32]:
+    """``mass ** (1 / alpha) − epsilon``, within float32 and at least 0; `alpha` is not 0."""
+    if alpha >= _SAFE_ALPHA:
+        raw = masses ** (1.0 / alpha)
+    else:
+        with np.errstate(over="ignore"):  # beyond float32 is as large as it gets
+            raw = masses ** (1.0 / alpha)
+    raw = np.maximum(raw - epsilon, 0.0)
+    return np.minimum(raw, MOST_MASS).astype(np.float32)
 
 
 def _bounded(base: float, alpha: float) -> float:

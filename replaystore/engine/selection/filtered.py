@@ -106,6 +106,7 @@ class Filtered:
         self._least: HeapIndex | None = None
         self._low = self._high = 0
         self._version = -1
+        self._seen = -1, -1
         self.candidates = 0
         """Members in the window: what can be drawn, but for priorities of 0."""
         self.refilled = False
@@ -163,12 +164,18 @@ class Filtered:
 
     # -- keeping up
 
+    def stands(self, rows: Rows) -> bool:
+        """Whether nothing has happened since `sync`, which may then be left out."""
+        timed = self._by_version or self._where.max_age_s is not None or self._where.min_age_s is not None
+        return not (timed or self._stale or self._noted) and (rows.first, rows.stop) == self._seen
+
     def sync(self, rows: Rows, facts: Facts) -> None:
         """Brings leaves and index to this moment."""
         if self._by_version and facts.highest_version != self._version:
             self._version = facts.highest_version
             self.forget()
         low, high = self._window(rows, facts)
+        self._seen = rows.first, rows.stop
         if self._stale:
             self._build(rows, facts, low, high)
             return

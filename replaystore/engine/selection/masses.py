@@ -18,6 +18,7 @@ from replaystore.core.indexes import (
     RankIndex,
     RecencyIndex,
 )
+from replaystore.core.indexes.prioritized import raw_priorities
 from replaystore.engine.rows import Rows
 from replaystore.schema.selectors import (
     KEEPS_PRIORITIES,
@@ -123,6 +124,4 @@ def priorities_of(selector: Selector, masses: Array) -> npt.NDArray[np.float32]:
     alpha, epsilon = terms(selector)
     if not isinstance(selector, KEEPS_PRIORITIES) or alpha == 0:
         return np.ones(masses.shape, np.float32)
-    with np.errstate(over="ignore"):  # beyond float32 is as large as it gets
-        raw = np.maximum(np.asarray(masses, np.float64) ** (1.0 / alpha) - epsilon, 0.0)
-    return np.minimum(raw, MOST_MASS).astype(np.float32)
+    return raw_priorities(np.asarray(masses, np.float64), alpha, epsilon)

@@ -33,7 +33,7 @@ def plan_for(columns: Mapping[str, Column], view: View, wanted: Iterable[str] | 
             if not any(column == name or column.startswith(f"{name}/") for column in named):
                 raise InvalidArgument(f"state_columns: there is no column {name!r}; the table has {', '.join(named)}")
     chooses = isinstance(view, Hindsight) or (isinstance(view, Transition) and isinstance(view.n_step, tuple))
-    return Plan(chosen, named, chooses=chooses, fixed=not isinstance(view, Episode))
+    return Plan(chosen, named, view.anchors, chooses=chooses, fixed=not isinstance(view, Episode))
 
 
 def prepare(

@@ -18,6 +18,7 @@ from replaystore.engine.rows import Ahead, Rows
 from replaystore.errors import InvalidArgument
 from replaystore.sampling import Field
 from replaystore.schema.columns import Column
+from replaystore.schema.views import AnchorRule
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -53,11 +54,13 @@ class Take(NamedTuple):
 class Plan:
     """What of a request's batches is the same every time; see `replaystore.engine.views.plan_for`."""
 
-    __slots__ = ("chooses", "every", "fixed", "known", "names")
+    __slots__ = ("chooses", "every", "fixed", "known", "names", "rule")
 
-    def __init__(self, names: dict[str, str], every: dict[str, str], *, chooses: bool, fixed: bool) -> None:
+    def __init__(self, names: dict[str, str], every: dict[str, str], rule: AnchorRule, *, chooses: bool, fixed: bool) -> None:
         self.names, self.every = names, every
         """Of the columns to be read, and of all: in the batch and in the table."""
+        self.rule = rule
+        """Of the view."""
         self.chooses = chooses
         """Whether the view draws random numbers."""
         self.fixed = fixed
