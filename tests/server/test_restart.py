@@ -195,6 +195,16 @@ def test_a_busy_server_stops_and_starts_without_a_word(tmp_path: Path, caplog: p
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+def test_late_events_of_a_server_that_is_gone_are_no_errors(tmp_path: Path) -> None:
+    with rs.open(tmp_path / "data") as store:
+        with start_in_thread(store) as server:
+            pass
+        heard: list[int] = []
+        server._loop.call_soon_threadsafe(heard.append, 1)  # as gRPC does, through the loop of another server
+        assert server._loop.is_closed()
+        assert not heard
+
+
 def test_calls_made_while_the_server_is_away_wait_for_it(start_process: Start) -> None:
     server = start_process()
     address = server.address
