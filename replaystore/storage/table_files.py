@@ -406,5 +406,5 @@ class TableFiles:
 def _crc(arrays: Iterable[Array], crc: int) -> int:
     """Continues a CRC32C with the bytes of arrays, one after the other."""
     for array in arrays:
-        crc = crc32c(array, crc)  # C-contiguous, whatever its shape
+        crc = crc32c(array, crc)  # type: ignore[arg-type]  # C-contiguous, whatever its shape
     return int(crc)
