@@ -56,8 +56,8 @@ class Store(TableVerbs):
             raise InvalidArgument(f"mode={mode!r} must be 'rw' or 'r' (read only, also beside a live server)")
         if durability not in ("interval", "fsync"):
             raise InvalidArgument(f"durability={durability!r} must be 'interval' or 'fsync'")
-        if not 0.001 <= commit_interval_s <= 60:
-            raise InvalidArgument(f"commit_interval_s={commit_interval_s} must be from 0.001 to 60")
+        if not 0.001 <= commit_interval_s <= 3600:
+            raise InvalidArgument(f"commit_interval_s={commit_interval_s} must be from 0.001 to 3600")
         self.path = Path(path)
         self.mode = mode
         self._fsync, self._interval_s, self._progress = durability == "fsync", commit_interval_s, progress

@@ -238,7 +238,7 @@ class Script:
         self._round = 0
 
     def open(self) -> None:
-        self.store = rs.open(self.path, commit_interval_s=60)
+        self.store = rs.open(self.path, commit_interval_s=3600)
 
     def create(self) -> None:
         assert self.store is not None

@@ -44,7 +44,7 @@ def test_killed_at_every_call(fast_folder: Path, tell: Callable[[str], None]) ->
         disk.build(image)
         if torn:
             _tear(image)
-        store = rs.open(image, commit_interval_s=60)
+        store = rs.open(image, commit_interval_s=3600)
         script.oracle.check(store)
         finish(store, thoroughly=tried % 15 == 0)
         shutil.rmtree(image)

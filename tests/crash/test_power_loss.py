@@ -52,7 +52,7 @@ def one_life(folder: Path, chance: random.Random, most: int) -> int:
             image, seed = folder / "image", chance.getrandbits(32)
             disk.build_after_power_loss(image, random.Random(seed))
             try:
-                store = rs.open(image, commit_interval_s=60)
+                store = rs.open(image, commit_interval_s=3600)
                 script.oracle.check(store, power=True)
             except Exception as error:
                 error.add_note(f"image {tried} (seed {seed}) before {name} {details[:1]}")

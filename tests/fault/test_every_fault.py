@@ -153,7 +153,7 @@ def test_a_fault_at_every_call(fast_folder: Path, code: int, lasting: bool, tell
             calls.hook = None
         if fault.failed:
             faults += 1
-            with rs.open(path, commit_interval_s=60) as store:
+            with rs.open(path, commit_interval_s=3600) as store:
                 try:
                     life.oracle.check(store)
                 except BaseException as error:

@@ -75,7 +75,7 @@ class TableMachine(RuleBasedStateMachine):
         self.append(rounds)
 
     def open(self, path: Path) -> Store:
-        return rs.open(path, commit_interval_s=60)  # commits are a rule of their own
+        return rs.open(path, commit_interval_s=3600)  # commits are a rule of their own
 
     def make(self, limiter: Any, retention: rs.Retention, selector: rs.Prioritized) -> None:
         config = rs.TableConfig(COLUMNS, {"td": selector, "flat": rs.Uniform()}, limiter, retention, seed=self.numbers)

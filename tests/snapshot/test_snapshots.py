@@ -427,7 +427,7 @@ def test_two_at_once_under_one_name(store: Store, tmp_path: Path, monkeypatch: p
 
 def test_rows_that_never_become_durable_are_no_snapshot(tmp_path: Path) -> None:
     """The table could be cut back into files that the snapshot shares: so there is none."""
-    with rs.open(tmp_path / "data", commit_interval_s=60) as store:
+    with rs.open(tmp_path / "data", commit_interval_s=3600) as store:
         filled(store, 50)
         store.table("t").request_commit = lambda: None
         with pytest.raises(NotReady, match="to be on stable storage"):

@@ -173,7 +173,7 @@ CONFIG = rs.TableConfig(
 @pytest.mark.parametrize("end", ["closed", "killed"])
 def test_a_table_goes_on_in_files_made_ahead(tmp_path: Path, end: str) -> None:
     files: Callable[[], set[str]] = lambda: {path.name for path in (tmp_path / "s/t/steps/action").glob("c.*")}  # noqa: E731
-    store = rs.open(tmp_path / "s", commit_interval_s=60)
+    store = rs.open(tmp_path / "s", commit_interval_s=3600)
     store.create_table("t", CONFIG)
     table = store.table("t")
     table.append(block(0, 3000), 60.0)

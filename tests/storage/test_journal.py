@@ -90,7 +90,7 @@ def test_no_journal_is_an_error_with_a_remedy(tmp_path: Path) -> None:
 def test_a_store_that_was_open_for_long_has_a_small_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("replaystore.storage.journal.ROTATE_BYTES", 4000)
     most = 0
-    with rs.open(tmp_path / "data", commit_interval_s=60) as store:
+    with rs.open(tmp_path / "data", commit_interval_s=3600) as store:
         store.create_table("t", CONFIG)
         table, script = store.table("t"), Script(tmp_path)
         for number in range(1000):
@@ -114,7 +114,7 @@ def test_a_journal_that_cannot_begin_a_new_file_goes_on_in_the_old_one(tmp_path:
         if name == "open" and str(details[0]).endswith(".log"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with rs.open(tmp_path / "data", commit_interval_s=60) as store:
+    with rs.open(tmp_path / "data", commit_interval_s=3600) as store:
         store.create_table("t", CONFIG)
         table, script = store.table("t"), Script(tmp_path)
         monkeypatch.setattr(calls, "hook", full)

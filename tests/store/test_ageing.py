@@ -39,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def still(tmp_path: Path) -> Store:
     """A store that commits only when told."""
-    store = rs.open(tmp_path / "still", commit_interval_s=60)
+    store = rs.open(tmp_path / "still", commit_interval_s=3600)
     yield store
     store.close()
 
@@ -202,7 +202,7 @@ def test_deleting_while_the_tail_is_open(store: Store) -> None:
 
 def test_with_fsync_a_change_is_acknowledged_once_it_is_on_the_disk(tmp_path: Path) -> None:
     columns = {**config().columns, "note": rs.Column((), "int16", writable=True)}
-    with rs.open(tmp_path / "a", durability="fsync", commit_interval_s=60) as store:
+    with rs.open(tmp_path / "a", durability="fsync", commit_interval_s=3600) as store:
         store.create_table("t", rs.TableConfig(columns, seed=7))
         write_noted(store)
         files = store.table("t")._files
@@ -215,7 +215,7 @@ def test_with_fsync_a_change_is_acknowledged_once_it_is_on_the_disk(tmp_path: Pa
 
 def test_rows_that_are_written_into_are_durable_first(tmp_path: Path) -> None:
     columns = {**config().columns, "note": rs.Column((), "int16", writable=True)}
-    with rs.open(tmp_path / "a", commit_interval_s=60) as store:
+    with rs.open(tmp_path / "a", commit_interval_s=3600) as store:
         store.create_table("t", rs.TableConfig(columns, seed=7))
         write_noted(store)
         assert store.stats("t").durable_step == 0

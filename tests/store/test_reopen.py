@@ -60,7 +60,7 @@ def test_draws_go_on_where_they_were_after_a_kill_and_after_a_close(tmp_path: Pa
 
 
 def test_a_killed_store_has_every_acknowledged_step(tmp_path: Path, crash_copy: Callable[[Store], Path]) -> None:
-    store = rs.open(tmp_path / "a", commit_interval_s=60)  # nothing is committed: only the journal knows
+    store = rs.open(tmp_path / "a", commit_interval_s=3600)  # nothing is committed: only the journal knows
     store.create_table("t", config())
     writer = store.writer("t", streams=2, block_rows=8)
     writer.reset(observation(0, 0, 0), stream=0, seed=11)

@@ -90,7 +90,7 @@ def test_a_frame_stack_over_the_oldest_kept_step_is_padded_like_a_start(tmp_path
 
 def test_episodes_longer_than_retention_survive_a_kill(tmp_path: Path, crash_copy: Callable[[Store], Path]) -> None:
     """Recovery needs rows that retention has passed by since the last checkpoint: they are still there, also in files about to go."""
-    with rs.open(tmp_path / "a", commit_interval_s=60) as store:  # commits when told, so that a copy is one moment
+    with rs.open(tmp_path / "a", commit_interval_s=3600) as store:  # commits when told, so that a copy is one moment
         store.create_table("t", config(retention=rs.Retention(50)))
         with store.writer("t", block_rows=64) as writer:
             writer.reset(observation(0, 0, 0), seed=3)

@@ -109,7 +109,7 @@ def test_a_damaged_file_is_none(folder: Path) -> None:
 def test_a_table_takes_them_behind_its_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committing, "PUBLISH_INTERVAL_S", 0.0)
     monkeypatch.setattr(checksums, "SAVE_INTERVAL_S", 0.0)
-    with rs.open(tmp_path / "data", commit_interval_s=60) as store:
+    with rs.open(tmp_path / "data", commit_interval_s=3600) as store:
         store.create_table("t", config(retention=rs.Retention()))
         fill(store, "t", 100)
         store.table("t").commit()

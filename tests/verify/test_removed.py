@@ -20,7 +20,7 @@ WRITTEN = (0, 50, 1024, 1500)
 
 
 def lived(path: Path) -> Store:
-    store = rs.open(path, commit_interval_s=60)
+    store = rs.open(path, commit_interval_s=3600)
     columns = {**config().columns, "note": rs.Column((), "int32", writable=True)}
     store.create_table("t", rs.TableConfig(columns, rs.Prioritized(), retention=rs.Retention(6000, max_times_sampled=3), seed=5))
     rng = np.random.default_rng(1)
