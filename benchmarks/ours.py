@@ -56,8 +56,12 @@ READ: dict[str, dict[str, Any]] = {
     "W3": {"view": rs.Sequence(SEQUENCE, period=SEQUENCE), "columns": ("observation", "reward")},
 }
 
-PREFETCH = {"W1": (4, 32), "W2": (4,), "W3": (4,)}
-"""Batches that a client's sampler has under way. Small ones travel several to a message, up to half of so many; priorities are as late."""
+PREFETCH = {
+    "gRPC": {"W1": (4, 32), "W2": (4,), "W3": (4,)},
+    "local path": {"W1": (4, 32), "W2": (4, 16), "W3": (4, 16)},
+    "embedded": {"W1": (4,), "W2": (4,), "W3": (4,)},
+}
+"""Batches that a client's sampler has under way. They travel several to a message; priorities are as late. Large ones that are sent take memory."""
 
 
 def one_at_a_time(writer: Any, data: dict[str, Any], streams: int = 1) -> Iterator[None]:
@@ -131,7 +135,7 @@ def sampling(api: Any, workload: str, seconds: float, way: str) -> Figures:
         (call, workload, PRIORITIZED, rate(lambda: api.sample(workload, BATCH, selector="priority", beta=0.4, **read), seconds)),
         (call, workload, LEARNER, rate(learner_step, seconds)),
     ]
-    for ahead in (4,) if way == "embedded" else PREFETCH[workload]:
+    for ahead in PREFETCH[way][workload]:
         for figure, selector in ((UNIFORM, "uniform"), (PRIORITIZED, "priority"), (LEARNER, "priority")):
             with api.sampler(workload, BATCH, selector=selector, beta=0.4, prefetch=ahead, **read) as sampler:
 
