@@ -61,7 +61,7 @@ PREFETCH = {
     "local path": {"W1": (4, 32), "W2": (4, 16), "W3": (4, 16)},
     "embedded": {"W1": (4,), "W2": (4,), "W3": (4,)},
 }
-"""Batches that a client's sampler has under way. They travel several to a message; priorities are as late. Large ones that are sent take memory."""
+"""Batches that a client's sampler has under way. They travel several to a message; priorities are as late."""
 
 
 def one_at_a_time(writer: Any, data: dict[str, Any], streams: int = 1) -> Iterator[None]:
