@@ -1,4 +1,4 @@
-"""Many W1 steps: filled, sampled beside a table of a million, reopened; what that takes, and how much memory of its own the process needs."""
+"""Many W1 steps: filled, sampled beside a table of a million, reopened; the time that takes, and the memory of the process."""
 
 from __future__ import annotations
 
