@@ -46,6 +46,7 @@ class ParameterShelf:
         for key, array in copies.items():
             if array.dtype.name not in DTYPES:
                 raise InvalidArgument(f"parameter {key!r} has dtype {array.dtype}; use one of {', '.join(DTYPES)}")
+            copies[key] = _native(array)
         size = sum(array.nbytes for array in copies.values())
         if size > MAX_BYTES:
             raise InvalidArgument(f"parameter set {name!r} has {size} bytes; at most {MAX_BYTES} are allowed")
@@ -88,10 +89,15 @@ class ParameterShelf:
         return remove
 
 
+def _native(array: Array) -> Array:
+    """In the machine's byte order, as a server sends them."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
 def _load(path: Path) -> tuple[dict[str, Array], int]:
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = {key.removeprefix("array:"): stored[key] for key in stored.files if key.startswith("array:")}
+            arrays = {key.removeprefix("array:"): _native(stored[key]) for key in stored.files if key.startswith("array:")}
             return arrays, int(stored["version"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise Corruption(f"{path} cannot be read ({error}): remove it, learners publish again") from error

@@ -133,9 +133,15 @@ def _check(claim: Any, names: set[str]) -> Field:
     return Field(name, dtype, shape)
 
 
+def sendable(array: Array) -> Array:
+    """The same, contiguous and little-endian, as payloads are."""
+    dtype = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("<")
+    return np.ascontiguousarray(array, dtype).reshape(array.shape)
+
+
 def encode_arrays(header: bytes, arrays: Mapping[str, Array], query: bytes = b"") -> bytes:
-    """A whole message that carries `arrays`, which are copied once."""
-    contiguous = {name: np.ascontiguousarray(a).reshape(np.shape(a)) for name, a in arrays.items()}
+    """A whole message that carries `arrays`, which are copied once, or twice where they are not `sendable`."""
+    contiguous = {name: sendable(array) for name, array in arrays.items()}
     layout = plan(tuple(Field(name, array.dtype, array.shape) for name, array in contiguous.items()))
     return join(header, layout.encoded, payload_pieces(layout, list(contiguous.values())), layout.payload_bytes, query)
 

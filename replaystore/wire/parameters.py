@@ -13,7 +13,7 @@ from replaystore.sampling import Field
 from replaystore.schema.columns import DTYPES
 from replaystore.v1 import data_pb2 as pb
 from replaystore.wire.framing import join, split
-from replaystore.wire.layout import Layout, check_size, parse, payload_pieces, plan
+from replaystore.wire.layout import Layout, check_size, parse, payload_pieces, plan, sendable
 from replaystore.wire.methods import PART_BYTES
 from replaystore.wire.samples import parse_message
 
@@ -27,7 +27,7 @@ def check_parameters(arrays: Mapping[str, Any]) -> dict[str, Array]:
         array = np.asarray(value)
         if array.dtype.name not in DTYPES:
             raise InvalidArgument(f"parameter {name!r} has dtype {array.dtype}; use one of {', '.join(DTYPES)}")
-        checked[str(name)] = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
+        checked[str(name)] = sendable(array)
     if not checked:
         raise InvalidArgument("a parameter set must hold at least one array")
     return checked

@@ -202,3 +202,17 @@ def test_why_blocked_names_limiter_cursor_and_who_must_act(side: Side) -> None:
         rs.NotReady, match=r"Stack holds sampling back: cursor 0 .* bounds 0 to size=2; 2 items are wanted: actors must insert 2"
     ):
         api.sample("t", 2, timeout_s=0)
+
+
+def test_values_in_another_byte_order_are_the_same_values(side: Side) -> None:
+    api = side.api
+    play(api, [5])
+    values = {"advantage": np.array([0.5, -2.0], ">f4")}
+    assert api.update_columns("t", np.array([1, 3], ">i8"), values) == rs.UpdateCounts(2, 0, 0)
+    assert api.read_steps("t", 1, 4, ["advantage"])["advantage"].tolist() == [0.5, 0.0, -2.0]
+    api.publish_parameters("policy", {"w": np.array([[1.5, 2.0], [3.0, 4.0]], ">f8").T})
+    for reopened in (False, True):
+        api = side.reopen() if reopened else api
+        found = api.fetch_parameters("policy")[0]["w"]
+        assert found.dtype == np.dtype("float64"), "what a server sends is little-endian"
+        assert found.tolist() == [[1.5, 3.0], [2.0, 4.0]]

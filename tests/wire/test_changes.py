@@ -77,3 +77,11 @@ def test_malformed_columns_are_refused(arrays: dict[str, Any], text: str) -> Non
 def test_values_that_no_message_carries_are_refused_by_the_sender() -> None:
     with pytest.raises(rs.InvalidArgument, match="column 'note' holds <U1"):
         encode_columns("t", [1], {"note": ["x"]})
+
+
+def test_columns_in_another_byte_order_arrive_as_their_values() -> None:
+    values = {"advantage": np.array([0.5, 2.0], ">f4"), "features/a": np.array([[1, 2**40], [3, 4]], ">i8").T}
+    _, _, found = decode_columns(encode_columns("t", np.array([7, 2**40], ">i8"), values))
+    for name, array in values.items():
+        assert found[name].dtype == array.dtype.newbyteorder("<")
+        assert found[name].tolist() == array.tolist()
