@@ -131,8 +131,10 @@ class SampleService:
         def fill(prepared: DrawnSample, described: Described | None, layout: Layout) -> _Reply:
             header = _header(incoming.number, counts, prepared) + asked.answer(described, prepared.first_step)
             message = _fill(prepared, described, header, layout)
-            gathered_bytes = 0 if described is None else described.gathered_bytes
-            return _Reply(message, prepared.batches, layout.payload_bytes, gathered_bytes, None if described is None else prepared)
+            if described is None:
+                return _Reply(message, prepared.batches, layout.payload_bytes)
+            prepared.gathered.forget()
+            return _Reply(message, prepared.batches, layout.payload_bytes, described.gathered_bytes, prepared)
 
         def look_and_fill(prepared: DrawnSample) -> _Reply:
             return fill(prepared, *self._layout(prepared, request, asked, look=look))

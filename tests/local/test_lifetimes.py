@@ -329,6 +329,26 @@ def test_what_is_kept_for_a_stream(store: Store) -> None:
     asyncio.run(asyncio.wait_for(test(), 60))
 
 
+def test_what_is_kept_of_a_batch_is_its_files_and_not_its_step_ids(store: Store, local: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sequences in flight would be half a megabyte each, for as long as a learner stands still."""
+    kept: list[Any] = []
+    keep = Borrowing.keep
+
+    def noted(self: Borrowing, header: Any, batch: Any) -> None:
+        kept.append(batch)
+        keep(self, header, batch)
+
+    monkeypatch.setattr(Borrowing, "keep", noted)
+    store.create_table("t", config())
+    play(store, "t", 60)
+    with local.sampler("t", 8, prefetch=4, view=rs.Sequence(5)) as sampler:
+        for _ in range(8):
+            next(sampler)
+        assert sampler.path == "local"
+    assert kept
+    assert not any(batch.gathered.small or batch.gathered.takes for batch in kept)
+
+
 def test_a_stream_that_ends_lets_go(store: Store, server: ServerThread) -> None:
     store.create_table("t", config(256))
     play(store, "t", 255)

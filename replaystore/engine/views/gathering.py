@@ -112,6 +112,10 @@ class GatheredSample:
         out.update(self.small)
         return out
 
+    def forget(self) -> None:
+        """Keeps the rows on the disk and forgets which they are: somebody else gathers them, and may take a minute."""
+        self.small, self.takes = {}, {}
+
     def close(self) -> None:
         """Lets the rows go."""
         self._close()
