@@ -42,7 +42,7 @@ class OfflineResult:
     best_return: float | None
     """Mean return of the checkpoint kept (best.pt), over episodes other than those that chose it; None without evaluation."""
     final_return: float | None
-    """Mean return of the weights after the last update."""
+    """Mean return of the weights after the last update; None when they were not evaluated."""
     updates: int
     steps: int
     """Steps of the table that could be sampled."""
@@ -81,7 +81,8 @@ def train_offline(
     steps = api.stats(table).anchors
     if steps == 0:
         raise rs.InvalidArgument(f"table {table!r} holds no step to learn from; `replaystore ls` shows what the store holds")
-    best = final = float("-inf")
+    best = float("-inf")
+    final: float | None = None
     if resume is not None:
         algorithm.restore(resume)
         best = float(resume.get("best", best))
@@ -97,19 +98,20 @@ def train_offline(
                 returns = returns_of(algorithm, policy, env)
                 final = float(returns.mean())
                 line |= {"return_mean": final, "return_std": float(returns.std()), "return_min": float(returns.min())}
-                if final > best:
+                enough = config.target_return != 0 and final >= config.target_return
+                if final > best or enough:
                     # The evaluation that chooses the weights flatters them: what counts is another one.
                     other = float(returns_of(algorithm, policy, env, salt=1).mean())
-                    best = final
-                    line["return_kept"] = other
-                    reached = config.target_return != 0 and min(final, other) >= config.target_return
-                    run.save("best", {**algorithm.state(), "return_mean": other})
+                    reached = enough and other >= config.target_return
+                    if final > best or reached:
+                        line["return_kept"] = other
+                        run.save("best", {**algorithm.state(), "return_mean": other})
+                    best = max(best, final)
             run.save("last", {**algorithm.state(), "best": best})
             run.log(**line)
             report(line)
     kept = [line["return_kept"] for line in run.metrics() if "return_kept" in line]
-    last = final if kept else None
-    result = OfflineResult(kept[-1] if kept else None, last, algorithm.updates, steps, time.monotonic() - started)
+    result = OfflineResult(kept[-1] if kept else None, final, algorithm.updates, steps, time.monotonic() - started)
     run.finish(asdict(result))
     return result
 
@@ -128,6 +130,8 @@ def _batches(
         return batch
 
     if preload:
+        if algorithm.sampling().keys() != {"view"}:
+            raise rs.InvalidArgument("a preloaded table makes plain transitions, without hindsight: give --hindsight 0, or no --preload")
         there = Preloaded(api, table, algorithm.view(), device, columns, report)
         return (there.sample(size, seed(update)) for update in range(algorithm.updates, stop))
     return ahead(sample, algorithm.updates, stop, device)

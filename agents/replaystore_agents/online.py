@@ -120,7 +120,8 @@ def train(
     version = api.publish_parameters(policy, publishable(player))
     prioritized = isinstance(api.describe(table).config.selector, rs.Prioritized | rs.RankPrioritized)
     replayed = Replayed()
-    best, reached, first_update, steps = -np.inf, False, algorithm.updates, 0
+    best, first_update, steps = float((resume or {}).get("score", -np.inf)), algorithm.updates, api.stats(table).inserted_steps
+    reached = config.target_return != 0 and best >= config.target_return
     started = time.monotonic()
     beta = rs.Linear(config.beta_start, config.beta_end, max(config.beta_updates, 0))
     with _sampler(api, table, algorithm, config.beta_start if prioritized else 0.0, saved) as sampler:
@@ -146,7 +147,7 @@ def train(
             if score > best:
                 best = score
                 run.save("best", {**algorithm.state(), "return_mean": score})
-            run.save("last", algorithm.state())
+            run.save("last", {**algorithm.state(), "score": best})
             steps, seconds = api.stats(table).inserted_steps, time.monotonic() - started
             replayed.note(algorithm.updates, batch, version)
             line = {
@@ -159,7 +160,7 @@ def train(
             if reached and steps >= config.stop_after_steps:
                 break
     replayed.save(run)
-    run.save("last", algorithm.state())
+    run.save("last", {**algorithm.state(), "score": best})
     if not stopping():
         api.publish_parameters(policy, {**publishable(player), STOP: np.ones(1, np.uint8)})
     result = TrainResult(reached, None if best == -np.inf else best, algorithm.updates, steps, time.monotonic() - started)
@@ -172,12 +173,27 @@ def _sampler(api: Any, table: str, algorithm: Algorithm, beta: float, saved: Sav
     size = algorithm.config.batch_size
     if saved is None:
         return api.sampler(table, size, beta=beta, **options)
-    fresh_items, saved_items = split(size, saved.share)
+    fresh_items, saved_items = shares(api.describe(table).config, algorithm, saved)
     seed = int(np.random.SeedSequence([algorithm.config.seed, algorithm.updates]).generate_state(1)[0])
     return MixedSampler(
         api.sampler(table, fresh_items, beta=beta, **options),
         saved.api.sampler(saved.table, saved_items, selector=rs.Uniform(), seed=seed, **options),
     )
+
+
+def shares(table: rs.TableConfig, algorithm: Algorithm, saved: Saved) -> tuple[int, int]:
+    """How many items of a batch are fresh ones of such a table, and how many saved ones.
+
+    Raises:
+        NotFound: there is no saved table of that name.
+        InvalidArgument: the columns that the algorithm reads are not alike; or see `split`.
+    """
+    old = saved.api.describe(saved.table).config.columns
+    for name in algorithm.columns():
+        one, other = table.columns.get(name), old.get(name)
+        if one is None or other is None or (one.shape, one.dtype) != (other.shape, other.dtype):
+            raise rs.InvalidArgument(f"the saved table {saved.table!r} cannot be mixed in: its column {name!r} is another")
+    return split(algorithm.config.batch_size, saved.share)
 
 
 def returns_of(algorithm: Algorithm, policy: Policy, env: str, salt: int = 0) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from replaystore_agents.algorithms.ddpg import DDPG, PRESETS, DDPGConfig
 from replaystore_agents.algorithms.dqn import DQN, DQNConfig
 from replaystore_agents.algorithms.policies import build_policy, description_in, publishable
 from replaystore_agents.algorithms.sac import SAC, SACConfig
+from replaystore_agents.offline import OfflineConfig, train_offline
 from replaystore_agents.trunk.environments import make, make_vec
+from replaystore_agents.trunk.runs import RunFolder
 
 POINT, BITS = "replaystore/PointReach-v0", "replaystore/BitFlip-v0"
 CASES: list[tuple[Any, Any, str]] = [(DDPG, DDPGConfig, POINT), (SAC, SACConfig, POINT), (DQN, DQNConfig, BITS)]
@@ -96,6 +99,17 @@ def test_goals_continue_exactly_and_describe_themselves(tmp_path: Path, kind: An
     observations, _ = make_vec(env_id, 5).reset(seed=1)
     rng = np.random.default_rng(0)
     assert np.array_equal(policy.act(observations, rng), straight.policy().act(observations, rng))
+
+
+def test_a_preloaded_table_has_no_hindsight_and_says_so(tmp_path: Path) -> None:
+    with played(tmp_path / "data", POINT) as store:
+        table, run = store.describe("t").config, RunFolder(tmp_path / "run")
+        for hindsight in (0.8, 0.0):
+            agent: Any = goals.make(SAC, table, SACConfig(device="cpu", hidden=(8,), hindsight=hindsight), POINT)
+            expected = pytest.raises(rs.InvalidArgument, match="--hindsight 0") if hindsight else nullcontext()
+            with expected:
+                train_offline(store, "t", None, agent, OfflineConfig(max_updates=2), run, preload=True)
+    assert agent.updates == 2
 
 
 def test_tables_and_environments_without_goals_are_refused() -> None:

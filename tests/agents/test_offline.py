@@ -1,5 +1,6 @@
 """Offline training: it learns (and can fail to), repeats itself, and goes on exactly where it stopped, with every algorithm."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import replaystore as rs
+from replaystore_agents import offline
 from replaystore_agents.algorithms.registry import ALGORITHMS, settings
 from replaystore_agents.offline import OFFLINE_PRESETS, OfflineConfig, train_offline
 from replaystore_agents.trunk.runs import RunFolder, load_checkpoint
@@ -75,6 +77,24 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
     return bool(one == other)
+
+
+def test_a_finished_run_that_is_resumed_says_what_it_knows(clumsy_store: Path, tmp_path: Path) -> None:
+    small = {**SMALL, "env": "CartPole-v1", "eval_episodes": 2, "max_updates": 30}
+    train(clumsy_store, tmp_path / "run", **small)
+    run = train(clumsy_store, tmp_path / "again", **small, resume=tmp_path / "run" / "last.pt")
+    result = json.loads((run.path / "result.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert (result["updates"], result["final_return"]) == (30, None)
+
+
+def test_a_target_is_reached_by_two_evaluations_even_after_a_lucky_one(
+    clumsy_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {10: (500, 300), 20: (490, 480), 30: (500, 500)}
+    monkeypatch.setattr(offline, "returns_of", lambda algorithm, *_, salt=0: np.full(3, float(said[algorithm.updates][salt])))
+    run = train(clumsy_store, tmp_path / "run", env="CartPole-v1", **{**SMALL, "eval_every": 10}, target_return=475.0)
+    assert [line.get("return_kept") for line in run.metrics()] == [300.0, 480.0]
+    assert load_checkpoint(run.path / "best.pt")["updates"] == 20
 
 
 def test_the_table_is_not_changed(clumsy_store: Path, tmp_path: Path) -> None:

@@ -110,6 +110,15 @@ def test_it_learns_publishes_and_leaves_what_it_should(tmp_path: Path, stores: P
     assert again.updates == 25
 
 
+def test_a_resumed_training_keeps_the_better_weights_of_before(tmp_path: Path, stores: Path) -> None:
+    _, run, *_ = run_online(tmp_path, stores, {})
+    state = load_checkpoint(run.path / "last.pt")
+    assert state["score"] == load_checkpoint(run.path / "best.pt")["return_mean"]
+    result, run, *_ = run_online(tmp_path, stores, {"max_updates": 30}, resume={**state, "score": 501.0})
+    assert result.best_return == 501.0
+    assert not (run.path / "best.pt").exists()  # the helper begins the folder anew: nothing better came
+
+
 def test_saved_steps_are_mixed_into_every_batch(tmp_path: Path, stores: Path) -> None:
     result, run, _, different, sampled = run_online(tmp_path, stores, {}, mix=True)
     assert result.updates == 20
