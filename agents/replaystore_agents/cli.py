@@ -18,10 +18,11 @@ import typer
 
 import replaystore as rs
 from replaystore_agents.actor import ActorConfig, act
+from replaystore_agents.algorithms.base import Spaces
 from replaystore_agents.algorithms.policies import build_policy
-from replaystore_agents.algorithms.registry import ALGORITHMS, Entry, settings
+from replaystore_agents.algorithms.registry import ALGORITHMS, Entry, check_played, settings, spaces_for
 from replaystore_agents.offline import OFFLINE_PRESETS, OfflineConfig, train_offline
-from replaystore_agents.online import OnlineConfig, Saved, table_config, train
+from replaystore_agents.online import OnlineConfig, Saved, shares, table_config, train
 from replaystore_agents.trunk import environments
 from replaystore_agents.trunk.devices import pick_device
 from replaystore_agents.trunk.evaluate import evaluate
@@ -33,10 +34,10 @@ app = typer.Typer(help="Agents that learn from a replaystore.", no_args_is_help=
 Server = Annotated[str, typer.Option(help="The server's address: HOST:PORT or unix:PATH.")]
 Table = Annotated[str, typer.Option(help="The table's name.")]
 Env = Annotated[str, typer.Option(help="Gymnasium id.")]
-Policy = Annotated[str, typer.Option(help="Name of the parameter set through which learner and actors meet.")]
+Policy = Annotated[str, typer.Option(help="Name of the parameter set through which learner and actors meet; empty: the table's name.")]
 ONLINE_NAMES = ", ".join(name for name, entry in ALGORITHMS.items() if entry.online)
-PRESET_NAMES = ", ".join(name for entry in ALGORITHMS.values() for name in entry.presets)
-Preset = Annotated[str, typer.Option(help=f"Named changes of defaults, joined by commas, later ones win: {PRESET_NAMES}.")]
+PRESET_NAMES = "; ".join(f"{name}: {', '.join(entry.presets)}" for name, entry in ALGORITHMS.items() if entry.presets)
+Preset = Annotated[str, typer.Option(help=f"Named changes of defaults, joined by commas, later ones win. {PRESET_NAMES}.")]
 Out = Annotated[Path, typer.Option(help="Folder for config.json, metrics.jsonl, result.json and checkpoints.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Carry on from OUT/last.pt.")]
 
@@ -48,14 +49,14 @@ def act_command(
     server: Server = "127.0.0.1:7777",
     table: Table = "cartpole",
     env: Env = "CartPole-v1",
-    actor: Annotated[int, typer.Option(help="This actor's number, kept with its steps.")] = 0,
-    policy: Policy = "policy",
+    actor: Annotated[int, typer.Option(help="This actor's number, kept with its steps.", min=0)] = 0,
+    policy: Policy = "",
 ) -> None:
     """Plays an environment with the newest published weights and writes every step to the server."""
     from replaystore_client import Client
 
     with _signals() as stopping, Client(server) as client:
-        result = act(client, table, env, actor, config, policy=policy, stopping=stopping, report=_say)
+        result = act(client, table, env, actor, config, policy=policy or table, stopping=stopping, report=_say)
     typer.echo(json.dumps(asdict(result)))
 
 
@@ -68,7 +69,7 @@ def train_command(
     server: Server = "127.0.0.1:7777",
     table: Table = "cartpole",
     env: Env = "CartPole-v1",
-    policy: Policy = "policy",
+    policy: Policy = "",
     mix: Annotated[str | None, typer.Option(help="PATH:TABLE of a saved store: its steps are part of every batch.")] = None,
     share: Annotated[float, typer.Option(help="With --mix: their share of every batch, rounded to whole items.")] = 0.5,
     out: Out = Path("runs/online"),
@@ -83,13 +84,20 @@ def train_command(
     if mix is not None and not (path and saved_table):
         raise typer.BadParameter(f"{mix!r} must be PATH:TABLE", param_hint="--mix")
     where = {"command": "train", "server": server, "table": table, "env": env, "algorithm": algorithm, "preset": preset, "mix": mix}
-    run, state = _run(out, resume, {**where, **to_json(loop), **to_json(config)})
+    about = {**where, **to_json(loop), **to_json(config)}
+    state = _last(out, about) if resume else None
     with _signals() as stopping, Client(server) as client, ExitStack() as stack:
-        ensure_table(client, table, env, loop, config.batch_size)
         saved = Saved(stack.enter_context(rs.open(path, mode="r")), saved_table, share) if mix is not None else None
-        learner = entry.make(client.describe(table).config, config, env)
+        wanted = planned_table(client, table, env, loop, config.batch_size)
+        check_played(f"table {table!r}", *spaces_for(wanted, config.frame_stack), env)
+        learner = entry.make(wanted, config, env)
+        if saved is not None:
+            shares(wanted, learner, saved)
+        # what does not go together has left no table by now, and the run of before as it was
+        ensure_table(client, table, env, loop, config.batch_size)
+        run = RunFolder(out) if resume else RunFolder.begin(out, about)
         result = train(
-            client, table, env, learner, loop, run, policy=policy, saved=saved, resume=state, report=_tell, stopping=stopping
+            client, table, env, learner, loop, run, policy=policy or table, saved=saved, resume=state, report=_tell, stopping=stopping
         )  # fmt: skip
     typer.echo(json.dumps(asdict(result)))
     if loop.target_return != 0 and not result.reached:
@@ -125,11 +133,16 @@ def offline_command(
     config, loop = settings(entry, preset, given, OfflineConfig, base=OFFLINE_PRESETS.get(algorithm))
     source = {"command": "offline", "path": str(path), "server": server, "table": table}
     where = {**source, "env": env, "algorithm": algorithm, "preset": preset}
-    run, state = _run(out, resume, {**where, **to_json(loop), **to_json(config)})
+    about = {**where, **to_json(loop), **to_json(config)}
+    state = _last(out, about) if resume else None
     with _signals() as stopping, _open(path, server) as api:
         if lift_limiter and server is not None:
             api.alter_table(table, rate_limiter=rs.MinSize(1))
-        learner = entry.make(api.describe(table).config, config, env or None)
+        there = api.describe(table).config
+        if env:
+            check_played(f"table {table!r}", *spaces_for(there, config.frame_stack), env)
+        learner = entry.make(there, config, env or None)
+        run = RunFolder(out) if resume else RunFolder.begin(out, about)
         result = train_offline(
             api, table, env or None, learner, loop, run, resume=state, preload=preload, report=_tell, stopping=stopping
         )  # fmt: skip
@@ -148,6 +161,7 @@ def evaluate_command(
 ) -> None:
     """Plays greedy episodes with a checkpoint and prints mean, spread and extremes of the returns as JSON."""
     state = load_checkpoint(checkpoint)
+    check_played(str(checkpoint), Spaces.from_json(state["spaces"]), state["policy"]["kind"] == "goals", env)
     policy = build_policy(state["policy"], pick_device(device))
     policy.load({name: array.numpy() for name, array in state["policy_arrays"].items()})
     rng = np.random.default_rng(seed)
@@ -158,11 +172,18 @@ def evaluate_command(
 
 def ensure_table(api: Any, table: str, env: str, config: OnlineConfig, batch_size: int = 256) -> None:
     """Creates the learner's table unless one of that name is there already."""
+    if table not in api.tables():
+        api.create_table(table, planned_table(api, table, env, config, batch_size), exist_ok=True)
+
+
+def planned_table(api: Any, table: str, env: str, config: OnlineConfig, batch_size: int = 256) -> rs.TableConfig:
+    """The table as it is, or as `ensure_table` would make it."""
     if table in api.tables():
-        return
+        there: rs.TableConfig = api.describe(table).config
+        return there
     sample = environments.make(env)
     try:
-        api.create_table(table, table_config(sample, config, batch_size), exist_ok=True)
+        return table_config(sample, config, batch_size)
     finally:
         sample.close()
 
@@ -196,12 +217,16 @@ def _open(path: Path | None, server: str | None) -> Any:
     return Client(server)
 
 
-def _run(out: Path, resume: bool, config: dict[str, Any]) -> tuple[RunFolder, dict[str, Any] | None]:
-    if not resume:
-        return RunFolder.begin(out, config), None
+def _last(out: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """The state to resume; says which options are others than before."""
     if not (out / "last.pt").exists():
         raise typer.BadParameter(f"{out}/last.pt does not exist: there is nothing to resume", param_hint="--resume")
-    return RunFolder(out), load_checkpoint(out / "last.pt")
+    file = out / "config.json"
+    before = json.loads(file.read_text()) if file.exists() else {}
+    others = [f"{name} {before[name]} is now {value}" for name, value in about.items() if name in before and before[name] != value]
+    if others:
+        _say(f"resumed with other options: {', '.join(others)}")
+    return load_checkpoint(out / "last.pt")
 
 
 @contextmanager

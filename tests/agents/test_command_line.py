@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import replaystore as rs
+from replaystore.server.thread import ServerThread
 from replaystore_agents import cli
 from replaystore_agents.actor import ActorConfig
 from replaystore_agents.algorithms.base import Spaces
@@ -18,6 +19,7 @@ from replaystore_agents.algorithms.registry import ALGORITHMS
 from replaystore_agents.offline import OfflineConfig
 from replaystore_agents.online import OnlineConfig
 from replaystore_agents.trunk.runs import RunFolder
+from replaystore_client import Client
 
 
 def invoke(*arguments: str) -> Any:
@@ -143,9 +145,47 @@ def test_a_preset_and_a_resumed_run(clumsy_store: Path, tmp_path: Path, algorith
     )
     what = ("--algorithm", algorithm, "--preset", preset)
     assert invoke("offline", *out, *what, "--max-updates", "2").exit_code == 0
-    assert invoke("offline", *out, *what, "--max-updates", "4", "--resume").exit_code == 0
+    resumed = invoke("offline", *out, *what, "--max-updates", "4", "--resume")
+    assert resumed.exit_code == 0
+    assert "resumed with other options: max_updates 2 is now 4\n" in resumed.output
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["algorithm"], config["preset"], config["max_updates"]) == (algorithm, preset, 2)
     assert json.loads((tmp_path / "run" / "result.json").read_text())["updates"] == 4
     other = invoke("offline", *out, "--algorithm", "bc", "--max-updates", "6", "--resume")
     assert "another network" in str(other.exception)
+
+
+def test_a_start_that_fails_leaves_no_table_and_the_run_of_before(clumsy_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    before = RunFolder(out).save("best", {"score": 1})
+    mix = ("--mix", f"{clumsy_store}:clumsy", "--env", "Acrobot-v1")
+    with rs.open(tmp_path / "data") as store, ServerThread(store, "127.0.0.1:0", None, None) as server, Client(server.address) as client:
+        where = ("train", "--server", server.address, "--out", str(out), "--device", "cpu")
+        for arguments, match in (
+            (("--table", "t", "--algorithm", "sac"), "sac needs continuous actions"),
+            (("--table", "t", "--env", "CartPoles-v1"), "CartPoles"),
+            (("--table", "t", *mix), "column 'observation' is another"),
+            (("--table", "t", "--mix", f"{clumsy_store}:clumsier"), "clumsier"),
+            (("--table", "t", "--mix", f"{clumsy_store}:clumsy", "--share", "1.5"), "share=1.5"),
+        ):
+            failed = invoke(*where, *arguments)
+            assert (failed.exit_code, match in str(failed.exception)) == (1, True), (arguments, failed.exception)
+            assert client.tables() == []
+        cli.ensure_table(client, "t", "CartPole-v1", OnlineConfig())
+        failed = invoke(*where, "--table", "t", "--algorithm", "sac", "--env", "Pendulum-v1")
+        assert "table 't' is not of Pendulum-v1" in str(failed.exception)
+    offline = invoke("offline", "--path", str(clumsy_store), "--table", "clumsy", "--env", "FrozenLake-v1", "--out", str(out))
+    assert "observations (4,) and 2 Discrete actions, the environment 16 Discrete observations and 4" in str(offline.exception)
+    assert list(out.iterdir()) == [before]
+
+
+def test_what_cannot_be_evaluated_says_so(tmp_path: Path) -> None:
+    file = RunFolder(tmp_path).save("best", DQN(Spaces((4,), 2), DQNConfig(device="cpu", hidden=(8,))).state())
+    (tmp_path / "notes.pt").write_text("no checkpoint")
+    for arguments, match in (
+        ((str(file), "--env", "Pendulum-v1"), "is not of Pendulum-v1"),
+        ((str(tmp_path / "none.pt"),), "there is no file"),
+        ((str(tmp_path / "notes.pt"),), "is no checkpoint"),
+        ((str(file), "--device", "gpu"), "auto, cuda, mps or cpu"),
+    ):
+        assert match in str(invoke("evaluate", "--checkpoint", *arguments).exception)

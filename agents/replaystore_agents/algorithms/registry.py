@@ -9,7 +9,11 @@ from importlib import import_module
 from typing import Any
 
 import replaystore as rs
-from replaystore_agents.algorithms.base import Algorithm, spaces_of
+from replaystore_agents.algorithms.base import Algorithm, Spaces, spaces_of
+from replaystore_agents.trunk import environments
+
+GOAL = "observation/desired_goal"
+"""The column that tells goal tasks apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Entry:
 
     def make(self, table: rs.TableConfig, config: Any, env: str | None = None) -> Algorithm:
         """One that learns from such a table; goal tasks need their environment, which computes the rewards of other goals."""
-        if "observation/desired_goal" in table.columns:
+        if GOAL in table.columns:
             goals = import_module("replaystore_agents.algorithms.goals")
             algorithm: Algorithm = goals.make(self.kind_class, table, config, env)
             return algorithm
@@ -65,11 +69,29 @@ ALGORITHMS = {
 }
 
 
-def algorithm_named(name: str) -> Entry:
-    """The entry, or InvalidArgument with the names there are."""
-    if name not in ALGORITHMS:
-        raise rs.InvalidArgument(f"algorithm {name!r} is not known; known: {', '.join(sorted(ALGORITHMS))}")
-    return ALGORITHMS[name]
+def spaces_for(table: rs.TableConfig, frames: int = 1) -> tuple[Spaces, bool]:
+    """What networks see of such a table, and whether it is one of goal dictionaries."""
+    if GOAL in table.columns:
+        spaces: Spaces = import_module("replaystore_agents.algorithms.goals").goal_spaces(table, frames)
+        return spaces, True
+    return spaces_of(table, frames), False
+
+
+def check_played(what: str, spaces: Spaces, goals: bool, env: str) -> None:
+    """Raises InvalidArgument where `what`, which has such spaces, cannot be of this environment."""
+    sample = environments.make(env)
+    try:
+        theirs, goal_task = spaces_for(rs.TableConfig(columns=rs.columns_from_env(sample)), spaces.frames)
+    finally:
+        sample.close()
+    if (goals, _seen(spaces)) != (goal_task, _seen(theirs)):
+        raise rs.InvalidArgument(f"{what} is not of {env}: it has {_seen(spaces)}, the environment {_seen(theirs)}; name another --env")
+
+
+def _seen(spaces: Spaces) -> str:
+    observations = f"{spaces.observations} Discrete observations" if spaces.observations else f"observations {spaces.observation_shape}"
+    actions = f"{spaces.actions} Discrete actions" if spaces.actions else f"continuous actions {spaces.action_shape}"
+    return f"{observations} and {actions}"
 
 
 def settings(

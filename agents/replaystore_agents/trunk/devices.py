@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+import replaystore as rs
+
 Tensors = dict[str, torch.Tensor]
 
 WARM_UPS = 3
@@ -15,9 +17,15 @@ WARM_UPS = 3
 
 
 def pick_device(wish: str = "auto") -> torch.device:
-    """``"auto"`` is CUDA, else Apple's MPS, else the CPU; anything else is taken literally."""
+    """``"auto"`` is CUDA, else Apple's MPS, else the CPU; InvalidArgument for one that is not here."""
     if wish != "auto":
-        return torch.device(wish)
+        try:
+            device = torch.device(wish)
+        except RuntimeError:
+            raise rs.InvalidArgument(f"device {wish!r} is none: give auto, cuda, mps or cpu") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise rs.InvalidArgument(f"device {wish!r}: torch finds no CUDA here; give auto or cpu")
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+
+import replaystore as rs
 
 
 class RunFolder:
@@ -53,6 +56,18 @@ class RunFolder:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint: tensors and plain values only, nothing in it is executed."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    """Reads a checkpoint: tensors and plain values only, nothing in it is executed.
+
+    Raises:
+        NotFound: there is no such file.
+        InvalidArgument: it is no checkpoint of an algorithm.
+    """
+    if not Path(path).is_file():
+        raise rs.NotFound(f"there is no file {path}")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        state = {}
+    if not isinstance(state, dict) or not {"algorithm", "policy", "policy_arrays"} <= state.keys():
+        raise rs.InvalidArgument(f"{path} is no checkpoint: give the best.pt or last.pt of a run folder")
     return state
