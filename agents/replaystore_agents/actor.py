@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 
 import replaystore as rs
 from replaystore_agents.algorithms.policies import STOP, Policy, build_policy, description_in
-from replaystore_agents.trunk.environments import make_vec
+from replaystore_agents.trunk.environments import fitted, make_vec
 from replaystore_agents.trunk.frames import FrameStacks
 from replaystore_agents.trunk.hyper import hyper
 from replaystore_agents.trunk.schedules import apex_epsilon
@@ -85,8 +86,16 @@ def act(
         StorageError, DeadlineExceeded: the server is gone.
     """
     torch.set_num_threads(1)
-    _wait_for_table(api, table, config.patience_s, stopping)
-    envs = make_vec(env, config.num_envs, **({"life_loss": True} if config.life_loss else {}))
+    with closing(make_vec(env, config.num_envs, **({"life_loss": True} if config.life_loss else {}))) as envs:
+        if not _wait_for_table(api, table, config.patience_s, stopping):
+            return ActorResult(0, 0, -1, "interrupted")
+        return _play(api, table, env, envs, actor, config, policy, stopping, report)
+
+
+def _play(
+    api: Any, table: str, env: str, envs: Any, actor: int, config: ActorConfig, policy: str, stopping: Callable[[], bool],
+    report: Callable[[str], None],
+) -> ActorResult:  # fmt: skip
     if envs.metadata.get("autoreset_mode") is not gymnasium.vector.AutoresetMode.NEXT_STEP:
         raise rs.InvalidArgument(
             f"{env}: the actor plays vector environments with next-step autoreset; RecordExperience records every mode"
@@ -133,7 +142,6 @@ def act(
                 flush = partial(writer.flush, timeout_s=RETRY_S)
                 _patiently(flush, config.patience_s, lambda: mind.hears_stop() or stopping(), report)
     finally:
-        envs.close()
         try:
             writer.close(timeout_s=RETRY_S)
         except rs.ReplayStoreError as error:
@@ -169,10 +177,10 @@ class _Mind:
         if STOP in arrays:
             self.told_to_stop = True
             return
-        if self._policy is None:
-            description = description_in(arrays)
-            if description is None:
-                raise rs.InvalidArgument(f"the parameters {self._name!r} do not describe their policy: publish `publishable(policy)`")
+        description = description_in(arrays)
+        if description is None:
+            raise rs.InvalidArgument(f"the parameters {self._name!r} do not describe their policy: publish `publishable(policy)`")
+        if self._policy is None or self._policy.describe() != description:  # another: of a learner that was started with other options
             self._policy = build_policy(description)
             self._stacks.frames = self._policy.frames
         self._policy.load(arrays)
@@ -191,10 +199,7 @@ class _Mind:
         """Actions ``(environments, ...)`` for what was last seen; random ones until there are weights."""
         if self._policy is None:
             return self.random()
-        actions = self._policy.act(self._stacks.newest(), self._rng, explore)
-        if isinstance(self._space, gymnasium.spaces.Box):
-            return np.clip(actions, self._space.low, self._space.high).astype(self._space.dtype)
-        return actions
+        return fitted(self._policy.act(self._stacks.newest(), self._rng, explore), self._space)
 
     def random(self) -> Any:
         """Uniform actions ``(environments, ...)``."""
@@ -226,11 +231,13 @@ def _patiently(send: Callable[[], Any], patience_s: float, stopping: Callable[[]
                 raise
 
 
-def _wait_for_table(api: Any, table: str, patience_s: float, stopping: Callable[[], bool]) -> None:
+def _wait_for_table(api: Any, table: str, patience_s: float, stopping: Callable[[], bool]) -> bool:
+    """Whether it is there; False when stopping."""
     deadline = time.monotonic() + patience_s
     while table not in api.tables():
         if stopping():
-            return
+            return False
         if time.monotonic() > deadline:
             raise rs.NotFound(f"table {table!r} did not appear within {patience_s} s: start `replaystore-agents train`, which creates it")
         time.sleep(0.2)
+    return True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import replaystore as rs
-from replaystore_agents.actor import ActorConfig, act
+from replaystore_agents.actor import ActorConfig, ActorResult, _Mind, act
 from replaystore_agents.algorithms.base import Spaces
 from replaystore_agents.algorithms.dqn import DQN, DQNConfig
 from replaystore_agents.algorithms.policies import STOP, publishable
@@ -117,6 +117,25 @@ def test_weights_that_do_not_say_what_they_are_of_are_refused(store: Any) -> Non
     store.publish_parameters("policy", to_arrays(q_network((4,), 2)))
     with pytest.raises(rs.InvalidArgument, match="do not describe their policy"):
         act(store, "t", ENV, 0, ActorConfig(num_envs=2, max_steps=300, pull_every=1))
+
+
+def test_another_policy_takes_the_place_of_the_first(store: Any) -> None:
+    mind = _Mind(store, "policy", gymnasium.spaces.Discrete(2), 3, np.random.default_rng(0))
+    mind.see(np.zeros((3, 4), np.float32), np.ones(3, bool))
+    for version, (spaces, hidden) in enumerate([(Spaces((4,), 2), (8,)), (Spaces((4,), 2), (16,)), (Spaces((2, 4), 2, frames=2), (8,))], 1):
+        store.publish_parameters("policy", publishable(DQN(spaces, DQNConfig(device="cpu", hidden=hidden)).policy()))
+        mind.pull()
+        assert mind.choose(0.0).shape == (3,)
+        assert mind.version == version
+
+
+def test_an_unknown_environment_is_named_before_a_table_is_waited_for(store: Any) -> None:
+    with pytest.raises(rs.InvalidArgument, match="CartPoles"):
+        act(store, "none", "CartPoles-v1", 0, ActorConfig(patience_s=600))
+
+
+def test_an_interrupt_ends_the_wait_for_a_table(store: Any) -> None:
+    assert act(store, "none", ENV, 0, ActorConfig(patience_s=600), stopping=lambda: True) == ActorResult(0, 0, -1, "interrupted")
 
 
 def test_an_append_that_the_limiter_holds_back_is_made_again(store: Any) -> None:

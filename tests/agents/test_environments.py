@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import replaystore as rs
-from replaystore_agents.trunk.environments import check_installed, family_of, make, make_vec
+from replaystore_agents.trunk.environments import OneLife, check_installed, family_of, make, make_vec
 from replaystore_agents.trunk.mazes import MOVES, Maze, carve, distances
 from replaystore_agents.trunk.reach import PointReach
 
@@ -224,6 +224,42 @@ def test_minatar_forgets_the_episode_before() -> None:
 
     assert same(game(0), game(2))
     assert same(game(1), game(0))
+
+
+class ThreeLives(gymnasium.Env[Any, Any]):
+    """A game of three lives, one of which is lost with every second step; observations are (game, step)."""
+
+    observation_space = gymnasium.spaces.Box(0, 100, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.ale, self.game, self.steps = self, 0, 0
+
+    def lives(self) -> int:
+        return 3 - self.steps // 2
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.game, self.steps = self.game + 1, 0
+        return (self.game, self.steps), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        return (self.game, self.steps), 1.0, self.steps == 6, False, {}
+
+
+def test_the_game_goes_on_after_a_lost_life() -> None:
+    env = OneLife(ThreeLives())
+    episodes = []
+    for seed in (None, None, None, None, 7):
+        episode, over = [env.reset(seed=seed)[0]], False
+        while not over:
+            seen, _, over, _, _ = env.step(1)
+            episode.append(seen)
+        episodes.append(episode)
+    assert episodes[:3] == [[(1, 0), (1, 1), (1, 2)], [(1, 3), (1, 4)], [(1, 5), (1, 6)]]
+    assert [episode[0] for episode in episodes[3:]] == [(2, 0), (3, 0)]  # one where the last was over, one for the seed
+    assert env.step(1)[0] == (3, 3)
+    assert env.reset()[0] == (4, 0)  # nothing was lost: whoever resets wants a new game
 
 
 def test_a_lost_life_ends_an_atari_episode_when_asked() -> None:

@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from replaystore_agents.trunk.environments import fitted
 from replaystore_agents.trunk.evaluate import evaluate
 
 SEED = 20
@@ -49,3 +50,10 @@ def test_each_environment_plays_one_whole_episode() -> None:
 
 def test_endless_episodes_are_cut() -> None:
     assert evaluate(policy, "SeedLong-v0", 2, seed=SEED + 50, max_steps=4).tolist() == [13, 13]
+
+
+def test_actions_are_played_within_the_bounds_of_each_component() -> None:
+    space = gymnasium.spaces.Box(np.array([-1.0, 0.0]), np.array([1.0, 3.0]), dtype=np.float64)
+    played = fitted(np.array([[-3.0, -3.0], [3.0, 2.0]], np.float32), space)
+    assert (played.tolist(), played.dtype) == ([[-1.0, 0.0], [1.0, 2.0]], np.float64)
+    assert fitted(np.array([7]), gymnasium.spaces.Discrete(2)).tolist() == [7]

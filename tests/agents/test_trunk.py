@@ -18,7 +18,7 @@ from replaystore_agents.trunk.frames import FrameStacks
 from replaystore_agents.trunk.mixing import MixedSampler, split
 
 
-@pytest.mark.parametrize("frames", [1, 2, 4])
+@pytest.mark.parametrize("frames", [1, 2, 4, 20])
 def test_an_actors_stacks_are_those_of_the_wrapper(frames: int) -> None:
     plain = gymnasium.make_vec("CartPole-v1", 3, vectorization_mode="sync")
     stacked = gymnasium.make_vec("CartPole-v1", 3, vectorization_mode="sync", wrappers=[partial(FrameStackObservation, stack_size=frames)])

@@ -44,9 +44,42 @@ class Family:
     """Called with the environment and whether a lost life ends the episode."""
 
 
+class OneLife(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A lost life terminates the episode, and the next one goes on in the same game while there are lives (Mnih et al. 2015).
+
+    Gymnasium's own preprocessing begins a new game instead: what comes after the first life would never be seen.
+    """
+
+    def __init__(self, env: Env) -> None:
+        super().__init__(env)
+        self._lives, self._goes_on = 0, False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """One idle step after a lost life, else a new game; always that when a seed is given."""
+        if self._goes_on and seed is None:
+            observation, _, terminated, truncated, info = self.env.step(0)
+            self._goes_on = not (terminated or truncated)
+        if not self._goes_on or seed is not None:
+            observation, info = self.env.reset(seed=seed, options=options)
+        self._lives, self._goes_on = self._left(), False
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """See `gymnasium.Env`. Without a life left, the game says itself when it is over."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        left = self._left()
+        self._goes_on = not (terminated or truncated) and 0 < left < self._lives
+        self._lives = left
+        return observation, reward, terminated or self._goes_on, truncated, info
+
+    def _left(self) -> int:
+        return int(self.unwrapped.ale.lives())  # type: ignore[attr-defined]
+
+
 def _atari(env: Env, life_loss: bool) -> Env:
     """84 x 84 grey bytes, 4 frames per step, the larger of the last two, at first up to 30 idle frames (Mnih et al. 2015, Methods)."""
-    return wrappers.AtariPreprocessing(env, noop_max=30, frame_skip=4, screen_size=84, terminal_on_life_loss=life_loss)
+    env = wrappers.AtariPreprocessing(env, noop_max=30, frame_skip=4, screen_size=84)
+    return OneLife(env) if life_loss else env
 
 
 def _float32(env: Env, life_loss: bool) -> Env:
@@ -188,6 +221,11 @@ def make_vec(
     if processes:
         return gymnasium.vector.AsyncVectorEnv([one] * num_envs, context="spawn")  # a forked gRPC client would hang
     return gymnasium.vector.SyncVectorEnv([one] * num_envs)
+
+
+def fitted(actions: Any, space: gymnasium.Space[Any]) -> Any:
+    """Actions ``(environments, ...)`` as the space takes them: within the bounds of each component, and of its dtype."""
+    return np.clip(actions, space.low, space.high).astype(space.dtype) if isinstance(space, gymnasium.spaces.Box) else actions
 
 
 def _prepare(env_id: str) -> Family:

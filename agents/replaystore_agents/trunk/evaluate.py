@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from replaystore_agents.trunk.environments import make_vec
+from replaystore_agents.trunk.environments import fitted, make_vec
 
 Policy = Callable[[Any], Any]
 """Observations ``(environments, *shape)`` to actions ``(environments, ...)``."""
@@ -34,7 +34,7 @@ def evaluate(
         returns = np.zeros(episodes)
         playing = np.ones(episodes, bool)
         for _ in range(max_steps):
-            observations, rewards, terminated, truncated, _ = envs.step(policy(observations))
+            observations, rewards, terminated, truncated, _ = envs.step(fitted(policy(observations), envs.single_action_space))
             returns[playing] += np.asarray(rewards, np.float64)[playing]
             playing &= ~(terminated | truncated)
             if not playing.any():

@@ -11,7 +11,7 @@ class FrameStacks:
     """The newest frames of every environment of a vector, oldest first; the first frame of an episode is repeated, as in the views."""
 
     def __init__(self, frames: int = 1, limit: int = 16) -> None:
-        """`frames` may be set later, up to `limit`: so many are remembered from the start."""
+        """`frames` may be set later: `limit` are remembered from the start, more from then on."""
         self.frames, self._limit = frames, limit
         self._last: Any = None
         self._past: list[Any] = []
@@ -24,7 +24,7 @@ class FrameStacks:
             return
         if not self._past:
             self._age = np.zeros(len(observations), np.int64)
-        self._past = [*self._past[1 - self._limit :], np.array(observations)] if self._limit > 1 else [np.array(observations)]
+        self._past = [*self._past, np.array(observations)][-max(self._limit, self.frames) :]
         self._age = np.where(first, 0, self._age + 1)
 
     def newest(self) -> Any:
