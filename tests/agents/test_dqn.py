@@ -1,5 +1,6 @@
 """The learner object: gradient, target networks, exact continuation."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 import replaystore as rs
 from replaystore_agents.algorithms.base import Spaces, spaces_of
 from replaystore_agents.algorithms.dqn import DQN, DQNConfig
-from replaystore_agents.trunk.heads import q_network
+from replaystore_agents.trunk.heads import NoisyLinear, q_network
 from replaystore_agents.trunk.networks import from_arrays, to_arrays
 
 SPACES = Spaces((4,), 2)
@@ -51,6 +52,25 @@ def test_a_restored_learner_goes_on_bit_by_bit(tmp_path: Any, changes: dict[str,
     assert np.array_equal(errors, again)
     assert equal(straight.online.state_dict(), resumed.online.state_dict())
     assert equal(straight.target.state_dict(), resumed.target.state_dict())
+
+
+def test_what_is_typed_wins_over_the_rates_in_a_checkpoint() -> None:
+    state = DQN(SPACES, DQNConfig(device="cpu", learning_rate=0.5)).state()
+    agent = DQN(SPACES, DQNConfig(device="cpu", learning_rate=0.25))
+    agent.restore(state)
+    assert agent.optimizer.param_groups[0]["lr"] == 0.25
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_noisy_networks_choose_and_value_with_noise_of_their_own(double: bool) -> None:
+    agent = DQN(SPACES, DQNConfig(device="cpu", noisy=True, double=double))
+    drawn: list[torch.Tensor] = []
+    for network in (agent.online, agent.target):
+        layer = next(module for module in network.modules() if isinstance(module, NoisyLinear))
+        layer.register_forward_hook(lambda module, *_: drawn.append(module.noise_in.clone()))
+    agent.update(batch(0))
+    assert len(drawn) == 2 + double
+    assert all(not torch.equal(one, other) for one, other in itertools.combinations(drawn, 2))
 
 
 def test_a_checkpoint_of_another_network_is_refused() -> None:

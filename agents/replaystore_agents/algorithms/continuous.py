@@ -121,13 +121,6 @@ def squashed(mean: torch.Tensor, log_std: torch.Tensor, noise: torch.Tensor) -> 
     return before.tanh(), (normal - stretch).sum(1)
 
 
-def log_density(mean: torch.Tensor, log_std: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-    """Log-densities ``(batch,)`` of given actions ``(batch, dimensions)`` in [−1, 1]; those at the bounds are taken a little inside."""
-    limit = 1.0 - 1e-6
-    before = actions.clamp(-limit, limit).atanh()
-    return squashed(mean, log_std, (before - mean) / log_std.exp())[1]
-
-
 class Critics(nn.Module):
     """Several networks that share nothing: ``(batch, *shape), (batch, dimensions) → (critics, batch)``. Actions join after the reader."""
 
@@ -264,8 +257,8 @@ class ActorCritic(Learner):
         self.updates += 1
         if self.updates % self.delay == 0:
             self._last = self._actor_step(tensors)
-        figures = {"loss": done["loss"], "value": done["values"].mean(), "td_error": done["errors"].mean(), **self._last}
-        return done["errors"], lambda: {name: number.item() for name, number in figures.items()}
+        figures = {"loss": done["loss"], "value": done["values"], "td_error": done["errors"], **self._last}
+        return done["errors"], lambda: {name: numbers.mean().item() for name, numbers in figures.items()}
 
     @property
     def delay(self) -> int:

@@ -110,6 +110,8 @@ class DQN(Learner):
         with torch.no_grad(), precision(self.device, config.amp):
             next_target = self.target(data["next_observation"])
             next_online = self.online(data["next_observation"]) if config.double else next_target
+        if config.noisy and config.double:
+            self.online.draw_noise()  # who chooses the next action has noise of its own (Fortunato et al. 2018, NoisyNet-Dueling)
         with precision(self.device, config.amp):
             found = self.online(data["observation"])
         found, next_target, next_online = found.float(), next_target.float(), next_online.float()

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+import replaystore as rs
 from replaystore_agents.algorithms.base import Spaces
 from replaystore_agents.algorithms.continuous import ActorCritic, ActorCriticConfig, GaussianPolicy
 from replaystore_agents.trunk.devices import Tensors
@@ -48,6 +49,8 @@ class SAC(ActorCritic):
 
     def __init__(self, spaces: Spaces, config: SACConfig) -> None:
         """Makes the networks."""
+        if config.temperature <= 0:
+            raise rs.InvalidArgument(f"temperature={config.temperature} must be above 0: its logarithm is learned")
         super().__init__(spaces, config)
         self.temperature = Temperature(config.temperature).to(self.device)
         self.temperature_optimizer = self.adam([self.temperature.log], config.temperature_learning_rate or config.learning_rate)
