@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -325,6 +325,22 @@ def test_a_store_in_use_is_not_repaired_but_can_be_verified(closed: Path) -> Non
             repair(closed, dry_run=True)
         flip(closed / T / "steps/observation/c.8.0", 9)
         assert [finding.file for finding in verify(closed).findings] == ["t/steps/observation/c.8.0"]
+
+
+def test_files_made_while_a_live_store_is_verified_are_no_finding(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer makes a chunk's file between two looks at a folder."""
+    with rs.open(closed):
+        inspection = TableInspection(closed, T, live=True)
+        strays = inspection.strays
+
+        def later(expected: dict[str, set[str]]) -> Iterator[str]:
+            for name in ("steps/observation/c.99.0", "meta/kind/c.99", "meta/kind/c.99.0"):
+                (closed / T / name).write_bytes(b"")
+            return strays(expected)
+
+        monkeypatch.setattr(inspection, "strays", later)
+        inspection.check_files()
+        assert [finding.file for finding in inspection.findings] == ["t/meta/kind/c.99.0"]
 
 
 def test_documents_published_while_a_live_store_is_verified_are_no_finding(closed: Path) -> None:
