@@ -59,8 +59,9 @@ def _copied(parts: list[tuple[Array, int]], size: int, target: torch.device, roo
     for array, offset in parts:
         np.copyto(np.ndarray(array.shape, array.dtype, memory, offset), array)
     there = here.to(target, non_blocking=True)
+    # `data`, as views of one tensor count changes together: what is done in place to one would spoil what autograd has noted of another
     return [
-        there[offset : offset + math.prod(array.shape) * array.itemsize].view(_torch_dtype(array.dtype)).view(array.shape)
+        there[offset : offset + math.prod(array.shape) * array.itemsize].view(_torch_dtype(array.dtype)).view(array.shape).data
         for array, offset in parts
     ]
 

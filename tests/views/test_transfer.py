@@ -56,6 +56,18 @@ def test_every_array_arrives_as_it_is(arrays: list[Any], small: int) -> None:
     assert len(room.given) == 1 + sum(array.nbytes > small for array in arrays)
 
 
+def test_what_is_done_in_place_to_one_array_leaves_the_gradients_of_another_alone() -> None:
+    batch = {"weights": np.ones(4, np.float32), "reward": np.full(4, 5.0, np.float32)}
+    moved = transfer.to_device(batch, ELSEWHERE, Room())
+    scores = torch.ones(4, requires_grad=True)
+    loss = (scores * moved["weights"]).sum()
+    moved["reward"].clamp_(-1.0, 1.0)
+    loss.backward()
+    assert scores.grad is not None
+    assert scores.grad.tolist() == [1.0] * 4
+    assert moved["reward"].tolist() == [1.0] * 4
+
+
 @pytest.mark.parametrize("side", [3, 84])
 def test_a_batch_takes_a_copy_for_the_small_arrays_and_one_for_each_large_one(
     store: Store, monkeypatch: pytest.MonkeyPatch, side: int
