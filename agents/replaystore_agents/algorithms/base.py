@@ -214,10 +214,10 @@ class Learner(ABC):
                 "give the options that it was made with"
             )
         for name, part in self.parts().items():
-            options = [{key: value for key, value in group.items() if key != "params"} for group in getattr(part, "param_groups", [])]
-            part.load_state_dict(state[name])
-            for group, own in zip(getattr(part, "param_groups", []), options, strict=True):
-                group.update(own)  # the checkpoint has its rates and switches in there too
+            found = state[name]
+            if isinstance(part, torch.optim.Optimizer):  # rates and switches are those of now
+                found = {**found, "param_groups": part.state_dict()["param_groups"]}
+            part.load_state_dict(found)
         self.updates = state["updates"]
         torch.set_rng_state(state["torch_rng"])
         if self.device.type == "cuda" and state["cuda_rng"]:
