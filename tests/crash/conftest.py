@@ -31,8 +31,10 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The journal is rotated all the time, lengths are published when a test says so; whatever it hooks in is taken out again."""
+    """The journal is rotated all the time, files are made ahead however few rows they have, lengths are published when a test says so;
+    whatever it hooks in is taken out again."""
     monkeypatch.setattr("replaystore.storage.journal.ROTATE_BYTES", 700)
+    monkeypatch.setattr("replaystore.storage.stored_column.LEAST_MADE_AHEAD", 1)
     monkeypatch.setattr("replaystore.engine.committing.PUBLISH_INTERVAL_S", 3600.0)
     yield
     calls.hook = None
