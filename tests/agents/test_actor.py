@@ -13,7 +13,7 @@ from replaystore_agents.actor import ActorConfig, ActorResult, _Mind, act
 from replaystore_agents.algorithms.base import Spaces
 from replaystore_agents.algorithms.dqn import DQN, DQNConfig
 from replaystore_agents.algorithms.policies import STOP, publishable
-from replaystore_agents.trunk.heads import q_network
+from replaystore_agents.trunk.heads import build_network, describe_network
 from replaystore_agents.trunk.networks import to_arrays
 
 ENV = "CartPole-v1"
@@ -114,7 +114,7 @@ def test_continuous_actions_are_played_at_random_until_there_is_a_policy(store: 
 
 
 def test_weights_that_do_not_say_what_they_are_of_are_refused(store: Any) -> None:
-    store.publish_parameters("policy", to_arrays(q_network((4,), 2)))
+    store.publish_parameters("policy", to_arrays(build_network(describe_network((4,), 2))))
     with pytest.raises(rs.InvalidArgument, match="do not describe their policy"):
         act(store, "t", ENV, 0, ActorConfig(num_envs=2, max_steps=300, pull_every=1))
 

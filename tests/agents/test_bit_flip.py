@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 from gymnasium.utils.env_checker import check_env
 
 import replaystore as rs
-from replaystore_agents.bit_flip import TABLE, BitFlip, BitFlipConfig, BitFlips, compute_reward, train_bit_flip
+from replaystore_agents.algorithms import goals
+from replaystore_agents.algorithms.dqn import DQN, DQNConfig
+from replaystore_agents.bit_flip import BitFlip, BitFlips, compute_reward
 
 
 def test_the_world_is_a_goal_environment() -> None:
@@ -54,17 +56,47 @@ def test_many_worlds_are_as_many_single_ones() -> None:
         assert over == (step == 4)
 
 
+def play(worlds: BitFlips, policy: Any, seed: Any, epsilon: float, writer: Any = None) -> float:
+    """One episode in each world, into a table if there is a writer; the share of them that reach their goals at some step."""
+    rng = np.random.default_rng(seed)
+    seen, over = worlds.reset(rng), False
+    reached, none = np.zeros(worlds.worlds, bool), np.zeros(worlds.worlds, bool)
+    for world in range(worlds.worlds if writer else 0):
+        writer.reset({name: bits[world] for name, bits in seen.items()}, stream=world)
+    while not over:
+        actions = policy.act(seen, rng, epsilon)
+        seen, rewards, over = worlds.step(actions)
+        reached |= rewards == 0
+        if writer:
+            writer.append_batch(actions, rewards, none, none | over, seen)
+    return float(reached.mean())
+
+
+def learn(folder: Path, hindsight: float, cycles: int, enough: float = 2.0) -> list[float]:
+    """After each tenth cycle of 32 episodes and 20 updates, the share of 200 greedy episodes that reach their goals."""
+    config = DQNConfig(device="cpu", n_step=1, gamma=0.98, learning_rate=3e-3, batch_size=128, hidden=(256,), hindsight=hindsight)
+    shares: list[float] = []
+    with rs.open(folder) as store:
+        store.create_table("t", rs.TableConfig(rs.columns_from_env(BitFlip(15)), seed=0))
+        agent = goals.make(DQN, store.describe("t").config, config, "replaystore/BitFlip-v0")
+        policy = agent.policy()
+        with store.writer("t", streams=32, interval_s=1e6) as writer:  # blocks of the same rows every time
+            for cycle in range(cycles):
+                play(BitFlips(32, 15), policy, [1, cycle], 0.1, writer)
+                writer.flush()
+                for update in range(20):
+                    batch = store.sample("t", 128, seed=20 * cycle + update, **agent.sampling())
+                    agent.learn(batch.to_torch(), weighted=False)
+                if cycle % 10 == 9:
+                    shares.append(play(BitFlips(200, 15), policy, 2, 0.0))
+                    if shares[-1] >= enough:
+                        break
+        assert store.read_steps("t", 0, 1 << 40, columns=["reward"])["reward"].min() == -1.0
+    return shares
+
+
 def test_hindsight_learns_what_plain_dqn_does_not(tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with rs.open(tmp_path / "hindsight") as store:
-            learned = train_bit_flip(store, BitFlipConfig(), enough=0.9)
-            assert learned[-1] >= 0.9, learned
-        with rs.open(tmp_path / "plain") as store:  # as many episodes and updates as the other needed
-            plain = train_bit_flip(store, BitFlipConfig(hindsight=False, cycles=10 * len(learned)))
-            assert max(plain) < 0.1, plain
-            rows = store.read_steps(TABLE, 0, 1 << 40, columns=["reward"])
-            assert rows["reward"].min() == -1.0
-    finally:
-        torch.set_num_threads(threads)
+    learned = learn(tmp_path / "hindsight", 0.8, 100, enough=0.9)
+    assert learned[-1] >= 0.9, learned
+    plain = learn(tmp_path / "plain", 0.0, 10 * len(learned))  # as many episodes and updates as the other needed
+    assert max(plain) < 0.1, plain

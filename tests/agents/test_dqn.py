@@ -10,7 +10,7 @@ import torch
 import replaystore as rs
 from replaystore_agents.algorithms.base import Spaces, spaces_of
 from replaystore_agents.algorithms.dqn import DQN, DQNConfig
-from replaystore_agents.trunk.heads import NoisyLinear, q_network
+from replaystore_agents.trunk.heads import NoisyLinear, build_network, describe_network
 from replaystore_agents.trunk.networks import from_arrays, to_arrays
 
 SPACES = Spaces((4,), 2)
@@ -124,7 +124,7 @@ def test_soft_targets_move_by_tau() -> None:
 
 
 def test_parameters_travel_as_arrays() -> None:
-    one, other = q_network((4,), 2, (8,)), q_network((4,), 2, (8,))
+    one, other = build_network(describe_network((4,), 2, (8,))), build_network(describe_network((4,), 2, (8,)))
     from_arrays(other, {**to_arrays(one), "control.stop": np.zeros(1, np.float32)})
     assert equal(one.state_dict(), other.state_dict())
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import replaystore as rs
-from replaystore_agents.trunk.heads import NoisyLinear, build_network, describe_network, dueling, q_network
+from replaystore_agents.trunk.heads import NoisyLinear, build_network, describe_network, dueling
 from replaystore_agents.trunk.networks import Body, describe_body, from_arrays, to_arrays
 
 BODIES: list[tuple[tuple[int, ...], dict[str, Any], str]] = [
@@ -57,7 +57,7 @@ def test_dueling_scores_differ_from_the_value_by_advantages_of_mean_zero() -> No
 
 
 def test_scores_of_a_distribution_are_its_means() -> None:
-    network = q_network((3,), 2, (8,), atoms=5, v_min=-2.0, v_max=2.0)
+    network = build_network(describe_network((3,), 2, (8,), atoms=5, v_min=-2.0, v_max=2.0))
     seen = torch.randn(6, 3)
     probabilities = network(seen).softmax(-1)
     assert probabilities.shape == (6, 2, 5)
@@ -88,7 +88,7 @@ def test_noise_is_that_of_the_paper() -> None:
 
 
 def test_noise_from_a_generator_repeats_itself() -> None:
-    one, other = (q_network((3,), 2, (8,), noisy=True, dueling=True) for _ in range(2))
+    one, other = (build_network(describe_network((3,), 2, (8,), noisy=True, dueling=True)) for _ in range(2))
     from_arrays(other, to_arrays(one))
     seen = torch.randn(5, 3)
     one.draw_noise(np.random.default_rng(1))

@@ -156,8 +156,3 @@ def describe_network(
 def build_network(description: Mapping[str, Any]) -> QNetwork:
     """The network that `describe_network` described."""
     return QNetwork(description)
-
-
-def q_network(shape: Sequence[int], actions: int, hidden: Sequence[int] = (), **options: Any) -> QNetwork:
-    """Describes and builds."""
-    return build_network(describe_network(shape, actions, hidden, **options))
