@@ -13,7 +13,8 @@ from replaystore.errors import ReplayStoreError
 from replaystore.sampling import PreparedSample, SampleRequest
 from replaystore.schema.selectors import Uniform
 from replaystore.schema.views import Episode, Hindsight
-from replaystore.server.local import Asked, Borrowing, Described, Lending
+from replaystore.server.describing import Described
+from replaystore.server.local import Asked, Borrowing, Lending
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call, reported
 from replaystore.server.waiting import bounded_wait, in_thread, wait_turn
