@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import replaystore as rs
 from replaystore.server.options import ServerOptions
 from replaystore.server.thread import ServerThread, start_in_thread
 from replaystore.store import Store
 from replaystore_client import Client
+from tests.views.worlds import Move, World, moves
 
 EVERYTHING = ServerOptions(local_least_bytes=0)
 """By the local path, however little it is."""
@@ -58,6 +61,31 @@ def same(one: rs.Batch, other: rs.Batch, *, but: tuple[str, ...] = ("info/times_
     assert (one.candidates, one.mass, one.next_step) == (other.candidates, other.mass, other.next_step)
 
 
+def compare_lives(store: Store, views: st.SearchStrategy[Any], most: int, compare: Callable[[str, Any, int], None]) -> None:
+    """Calls `compare` with a table, a view and a batch size of at most `most`, for tables that have lived in many ways."""
+    numbers = iter(range(1000))
+    compared = 0
+
+    @settings(max_examples=5, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    @given(moves("delete"), views, st.integers(1, most))
+    def live(played: list[Move], view: Any, size: int) -> None:
+        nonlocal compared
+        table = f"{type(view).__name__.lower()}-{next(numbers)}"
+        world = World(store, table, 40)
+        try:
+            for move in played:
+                world.play(move)
+            world.close_writer()
+            if store.stats(table).anchors and world.check(view, 1):
+                compare(table, view, size)
+                compared += 1
+        finally:
+            store.drop_table(table)
+
+    live()
+    assert compared >= 2
+
+
 def until(condition: Callable[[], object], what: str) -> None:
     """Waits for what another thread does."""
     deadline = time.monotonic() + 60
@@ -75,6 +103,17 @@ def chunks(store: Store, table: str, column: str = "observation") -> set[int]:
 def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with rs.open(tmp_path_factory.mktemp("store") / "data") as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def clients(shared_store: Store) -> Iterator[tuple[Client, Client]]:
+    """Of one store: by the local path, and by wire."""
+    with (
+        start_in_thread(shared_store, options=EVERYTHING) as server,
+        Client(server.address) as local,
+        Client(server.address, local=False) as wire,
+    ):
+        yield local, wire
 
 
 @pytest.fixture

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import replaystore as rs
-from replaystore.server.thread import start_in_thread
 from replaystore.store import Store
 from replaystore_client import Client
-from tests.local.conftest import EVERYTHING, config, play, same
-from tests.views.worlds import EPISODES, HINDSIGHTS, SEQUENCES, TRANSITIONS, Move, World, moves
+from tests.local.conftest import compare_lives, config, play, same
+from tests.views.worlds import EPISODES, HINDSIGHTS, SEQUENCES, TRANSITIONS
 
 Clients = tuple[Client, Client]
 VIEWS = {"transition": TRANSITIONS, "sequence": SEQUENCES, "episode": EPISODES, "hindsight": HINDSIGHTS}
-
-
-@pytest.fixture(scope="module")
-def clients(shared_store: Store) -> Iterator[Clients]:
-    with (
-        start_in_thread(shared_store, options=EVERYTHING) as server,
-        Client(server.address) as local,
-        Client(server.address, local=False) as wire,
-    ):
-        yield local, wire
 
 
 def compare(clients: Clients, table: str, size: int, batches: int = 3, **asked: Any) -> None:
@@ -43,27 +29,7 @@ def compare(clients: Clients, table: str, size: int, batches: int = 3, **asked: 
 
 @pytest.mark.parametrize("kind", VIEWS)
 def test_of_any_view_of_any_rows(shared_store: Store, clients: Clients, kind: str) -> None:
-    numbers = iter(range(1000))
-    compared = 0
-
-    @settings(max_examples=5, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-    @given(moves("delete"), VIEWS[kind], st.integers(1, 70))
-    def test(played: list[Move], view: Any, size: int) -> None:
-        nonlocal compared
-        table = f"{kind}-{next(numbers)}"
-        world = World(shared_store, table, 40)
-        try:
-            for move in played:
-                world.play(move)
-            world.close_writer()
-            if shared_store.stats(table).anchors and world.check(view, 1):
-                compare(clients, table, size, view=view)
-                compared += 1
-        finally:
-            shared_store.drop_table(table)
-
-    test()
-    assert compared >= 2
+    compare_lives(shared_store, VIEWS[kind], 70, lambda table, view, size: compare(clients, table, size, view=view))
 
 
 def test_of_filters_selectors_and_single_columns(shared_store: Store, clients: Clients) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import replaystore as rs
 from replaystore.mapping.columns import MappedTable
@@ -21,9 +18,9 @@ from replaystore.store import Store
 from replaystore_client import Client
 from replaystore_client import sampler as sampling
 from replaystore_client.local import gathering
-from replaystore_client.stream import SampleStream
-from tests.local.conftest import EVERYTHING, check, config, play, same, until
-from tests.views.worlds import SEQUENCES, TRANSITIONS, Move, World, moves
+from tests.local.conftest import check, compare_lives, config, play, same, until
+from tests.replies import note_replies
+from tests.views.worlds import SEQUENCES, TRANSITIONS
 
 Replies = list[tuple[int, bool]]
 
@@ -37,17 +34,7 @@ def each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def replies(monkeypatch: pytest.MonkeyPatch) -> Replies:
     """How many batches each reply has, and whether it only names their rows."""
-    found: Replies = []
-    receive = SampleStream.receive
-
-    def noted(stream: SampleStream, timeout_s: float) -> Any:
-        header, fields = receive(stream, timeout_s)
-        if not header.HasField("waiting"):
-            found.append((header.batches, bool(header.recipe)))
-        return header, fields
-
-    monkeypatch.setattr(SampleStream, "receive", noted)
-    return found
+    return note_replies(monkeypatch, lambda header: (header.batches, bool(header.recipe)))
 
 
 @pytest.fixture
@@ -56,43 +43,16 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "_TOGETHER_BYTES", 0)
 
 
-@pytest.fixture(scope="module")
-def clients(shared_store: Store) -> Iterator[tuple[Client, Client]]:
-    with (
-        start_in_thread(shared_store, options=EVERYTHING) as server,
-        Client(server.address) as local,
-        Client(server.address, local=False) as wire,
-    ):
-        yield local, wire
-
-
 @pytest.mark.parametrize("views", [TRANSITIONS, SEQUENCES], ids=["transition", "sequence"])
 def test_the_same_batches_as_by_wire(shared_store: Store, clients: tuple[Client, Client], views: Any) -> None:
-    numbers = iter(range(1000))
-    compared = 0
+    def compare(table: str, view: Any, size: int) -> None:
+        local, wire = (client.sampler(table, size, prefetch=4, seed=3, timeout_s=5.0, view=view) for client in clients)
+        with local, wire:
+            for _ in range(10):
+                same(next(local), next(wire))
+            assert local.path == "local"
 
-    @settings(max_examples=5, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-    @given(moves("delete"), views, st.integers(1, 40))
-    def test(played: list[Move], view: Any, size: int) -> None:
-        nonlocal compared
-        table = f"several-{type(view).__name__}-{next(numbers)}"
-        world = World(shared_store, table, 40)
-        try:
-            for move in played:
-                world.play(move)
-            world.close_writer()
-            if shared_store.stats(table).anchors and world.check(view, 1):
-                local, wire = (client.sampler(table, size, prefetch=4, seed=3, timeout_s=5.0, view=view) for client in clients)
-                with local, wire:
-                    for _ in range(10):
-                        same(next(local), next(wire))
-                    assert local.path == "local"
-                compared += 1
-        finally:
-            shared_store.drop_table(table)
-
-    test()
-    assert compared >= 2
+    compare_lives(shared_store, views, 40, compare)
 
 
 def test_large_ones_travel_together_by_name_only(store: Store, local: Client, replies: Replies, large: None) -> None:

@@ -22,7 +22,7 @@ from replaystore.v1 import data_pb2 as pb
 from replaystore.wire.samples import IncomingSample, decode_sample_reply, decode_sample_request, encode_query, encode_sample_request
 from replaystore_client import Client
 from replaystore_client.sampler import Sampler
-from replaystore_client.stream import SampleStream
+from tests.replies import note_replies
 
 from .conftest import config, write_steps
 
@@ -38,17 +38,7 @@ def client(server: ServerThread) -> Iterator[Client]:
 @pytest.fixture
 def replies(monkeypatch: pytest.MonkeyPatch) -> Groups:
     """How many batches each reply is about."""
-    found: Groups = []
-    receive = SampleStream.receive
-
-    def noted(stream: SampleStream, timeout_s: float) -> Any:
-        header, fields = receive(stream, timeout_s)
-        if not header.HasField("waiting"):
-            found.append(header.batches)
-        return header, fields
-
-    monkeypatch.setattr(SampleStream, "receive", noted)
-    return found
+    return note_replies(monkeypatch, lambda header: header.batches)
 
 
 def fill(api: Any, steps: int = 100, **changes: Any) -> None:

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from replaystore_agents.algorithms.base import Figures, Learner, LearnerConfig, Spaces, need_continuous
-from replaystore_agents.algorithms.policies import Array
+from replaystore_agents.algorithms.policies import Array, NetworkPolicy
 from replaystore_agents.trunk.devices import Tensors, faster, precision
 from replaystore_agents.trunk.hyper import hyper
-from replaystore_agents.trunk.networks import Body, describe_body, follow, from_arrays, to_arrays
+from replaystore_agents.trunk.networks import Body, describe_body, follow
 
 HIDDEN = (256, 256)
 """Widths after the reader in actors and critics (Fujimoto et al. 2018, the authors' code; Haarnoja et al. 2018b, table 1)."""
@@ -143,16 +143,15 @@ def _plain(widths: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-class DeterministicPolicy:
+class DeterministicPolicy(NetworkPolicy):
     """What the actor says; explores with Gaussian noise of its own standard deviation times `explore`."""
 
     kind: ClassVar[str] = "deterministic"
     network_of: ClassVar[type[nn.Module]] = DeterministicActor
 
     def __init__(self, network: nn.Module, description: dict[str, Any], device: torch.device) -> None:
-        self._network, self._description, self._device = network, description, device
+        super().__init__(network, description, int(description["frames"]), device)
         self._bounds, self._shape = Bounds(description["low"], description["high"]), tuple(description["action_shape"])
-        self.frames = int(description["frames"])
 
     @classmethod
     def from_description(cls, description: dict[str, Any], device: torch.device) -> DeterministicPolicy:
@@ -162,14 +161,6 @@ class DeterministicPolicy:
     def describe(self) -> dict[str, Any]:
         """See `Policy`."""
         return dict(self._description)
-
-    def arrays(self) -> dict[str, Array]:
-        """See `Policy`."""
-        return to_arrays(self._network)
-
-    def load(self, arrays: Mapping[str, Array]) -> None:
-        """See `Policy`."""
-        from_arrays(self._network, arrays)
 
     @torch.no_grad()
     def act(self, observations: Any, rng: np.random.Generator, explore: float = 0.0) -> Array:

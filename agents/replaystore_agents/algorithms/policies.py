@@ -81,7 +81,22 @@ def description_in(arrays: Mapping[str, Array]) -> dict[str, Any] | None:
     return description
 
 
-class ScorePolicy:
+class NetworkPolicy:
+    """What policies of one network have in common: its weights."""
+
+    def __init__(self, network: nn.Module, description: dict[str, Any], frames: int, device: torch.device) -> None:
+        self._network, self._description, self.frames, self._device = network, description, frames, device
+
+    def arrays(self) -> dict[str, Array]:
+        """See `Policy`."""
+        return to_arrays(self._network)
+
+    def load(self, arrays: Mapping[str, Array]) -> None:
+        """See `Policy`."""
+        from_arrays(self._network, arrays)
+
+
+class ScorePolicy(NetworkPolicy):
     """Takes the action of the highest score: action values, or the log-probabilities of a policy over Discrete actions.
 
     Explores epsilon-greedily; a network with noisy layers explores with their noise instead, whatever `explore` above 0 says.
@@ -90,7 +105,8 @@ class ScorePolicy:
     kind = "scores"
 
     def __init__(self, network: nn.Module, description: dict[str, Any], first_action: int, frames: int, device: torch.device) -> None:
-        self._network, self._description, self._first, self.frames, self._device = network, description, first_action, frames, device
+        super().__init__(network, description, frames, device)
+        self._first = first_action
         self._actions = int(description["head"]["actions"])
         self._noisy = bool(description["head"]["noisy"])
 
@@ -103,14 +119,6 @@ class ScorePolicy:
     def describe(self) -> dict[str, Any]:
         """See `Policy`."""
         return {"kind": self.kind, "network": self._description, "first_action": self._first, "frames": self.frames}
-
-    def arrays(self) -> dict[str, Array]:
-        """See `Policy`."""
-        return to_arrays(self._network)
-
-    def load(self, arrays: Mapping[str, Array]) -> None:
-        """See `Policy`."""
-        from_arrays(self._network, arrays)
 
     @torch.no_grad()
     def act(self, observations: Any, rng: np.random.Generator, explore: float = 0.0) -> Array:
