@@ -1,0 +1,196 @@
+"""What a server counts: plain numbers, raised on the event loop where things happen, read from any thread by whoever asks.
+
+A message costs about two microseconds here. What a table knows by itself (steps, items, what blocks) is not counted twice: see
+`TableStats`.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+
+BOUNDS_S = (*(float(f"{digit}e{power}") for power in range(-5, 2) for digit in (1, 2, 5)), 100.0, 1000.0)
+"""Upper bounds of the classes in which durations are counted; the last class has none."""
+
+APPEND_STAGES = ("decode", "wait", "store", "ack")
+"""Reading the block; waiting for the limiter, and for those who asked earlier; rows, journal and index; until the acknowledgement left,
+which with ``durability="fsync"`` means until the disk has it."""
+
+SAMPLE_STAGES = ("wait", "draw", "fill", "send")
+"""Waiting as above; drawing under the table's lock; gathering the rows into the message; until gRPC has taken it."""
+
+LOOKED_EVERY_S = 0.1
+"""Between two messages of a table whose ages are looked at."""
+
+
+class Durations:
+    """How many durations fell between which bounds, and their sum."""
+
+    __slots__ = ("counts", "sum_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_S) + 1)
+        self.sum_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Counts one."""
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    @property
+    def count(self) -> int:
+        """Of all."""
+        return sum(self.counts)
+
+    def quantile(self, share: float) -> float | None:
+        """The bound below which `share` of them fell, in seconds; None when there is nothing yet, or it lies beyond the last bound."""
+        wanted = share * self.count
+        for bound, total in zip(BOUNDS_S, _sums(self.counts), strict=False):
+            if wanted and total >= wanted:
+                return bound
+        return None
+
+
+def _sums(counts: Iterable[int]) -> Iterable[int]:
+    total = 0
+    for count in counts:
+        total += count
+        yield total
+
+
+class Waits:
+    """How long callers have been held back, those who still are counted in. Exact, and never falls: nanoseconds in integers."""
+
+    __slots__ = ("_now", "begun")
+
+    def __init__(self) -> None:
+        self.begun = 0
+        """Callers ever held back."""
+        self._now = 0, 0, 0  # who waits, when they began, summed, and for how long others did: replaced as one, for readers in other threads
+
+    def begin(self) -> int:
+        """One more waits; returns when it began, for `end`."""
+        now = time.monotonic_ns()
+        waiting, begun_ns, waited_ns = self._now
+        self._now = waiting + 1, begun_ns + now, waited_ns
+        self.begun += 1
+        return now
+
+    def end(self, began_ns: int) -> None:
+        """It does not any more."""
+        waiting, begun_ns, waited_ns = self._now
+        self._now = waiting - 1, begun_ns - began_ns, waited_ns + time.monotonic_ns() - began_ns
+
+    @property
+    def waiting(self) -> int:
+        """Callers held back now."""
+        return self._now[0]
+
+    @property
+    def seconds(self) -> float:
+        """Of all waiting so far."""
+        waiting, begun_ns, waited_ns = self._now
+        return (waited_ns + waiting * time.monotonic_ns() - begun_ns) / 1e9
+
+
+class TableFigures:
+    """Of one table, since the server started."""
+
+    __slots__ = (
+        "age_steps",
+        "append",
+        "batches",
+        "blocks",
+        "commit",
+        "committed_rows",
+        "duplicate_rows",
+        "looked_at",
+        "looked_items",
+        "received_bytes",
+        "replies",
+        "rows",
+        "sample",
+        "sent_bytes",
+        "updates_applied",
+        "updates_gone",
+        "updates_rejected",
+        "version_items",
+        "version_lag",
+        "waits",
+    )
+
+    def __init__(self) -> None:
+        self.blocks = 0
+        """Append messages with a block that were applied."""
+        self.rows = 0
+        """Rows of theirs that were new; closing rows counted in."""
+        self.duplicate_rows = 0
+        """Rows that had come before."""
+        self.received_bytes = 0
+        """Of Append and Sample messages."""
+        self.replies = 0
+        """Messages with batches."""
+        self.batches = 0
+        self.sent_bytes = 0
+        """Of Sample replies. What clients on this machine gather themselves is not sent."""
+        self.updates_applied = self.updates_gone = self.updates_rejected = 0
+        """Priority updates, by item."""
+        self.append = {stage: Durations() for stage in APPEND_STAGES}
+        """By stage, per block."""
+        self.sample = {stage: Durations() for stage in SAMPLE_STAGES}
+        """By stage, per reply."""
+        self.commit = Durations()
+        """Group commits that had something to do; from the commit thread."""
+        self.committed_rows = 0
+        self.waits: dict[tuple[str, str], Waits] = {}
+        """By side (``insert``, ``sample``) and the limiter's class."""
+        self.looked_at = 0.0
+        self.looked_items = 0
+        """Items of messages whose ages were looked at, one message now and then;"""
+        self.age_steps = 0
+        """sum of their ages, in steps;"""
+        self.version_items = 0
+        """those of known policy version,"""
+        self.version_lag = 0
+        """and the sum of how many versions these are behind the newest inserted."""
+
+    def waits_of(self, side: str, limiter: str) -> Waits:
+        """Those held back on one side by one kind of limiter."""
+        found = self.waits.get((side, limiter))
+        return self.waits.setdefault((side, limiter), Waits()) if found is None else found
+
+
+class Figures:
+    """Of one server, since it started."""
+
+    def __init__(self) -> None:
+        self.started = time.time()
+        """Seconds since 1970."""
+        self.tables: dict[str, TableFigures] = {}
+        """By name, of tables that were used; see `keep`."""
+        self.append_streams = 0
+        """Open now."""
+        self.sample_streams = 0
+        self.append_in_flight_bytes = 0
+        """Blocks received that are not applied yet."""
+        self.sample_in_flight_bytes = 0
+        """Replies made that have not left yet."""
+        self.errors: Counter[str] = Counter()
+        """Calls refused or failed, by the class of the error; ``Unexpected``: a fault of the server's, in its log."""
+        self.parameters_published = 0
+        self.parameters_fetched = 0
+        """Sets sent."""
+
+    def table(self, name: str) -> TableFigures:
+        """Of a table that exists; the same object until the table is gone."""
+        found = self.tables.get(name)
+        return self.tables.setdefault(name, TableFigures()) if found is None else found
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Forgets tables that are not among `names`."""
+        wanted = set(names)
+        for name in list(self.tables):
+            if name not in wanted:
+                self.tables.pop(name, None)
