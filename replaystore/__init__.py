@@ -39,7 +39,7 @@ from replaystore.schema.selectors import Fifo, Lifo, MaxHeap, MinHeap, Prioritiz
 from replaystore.schema.spaces import columns_from_agents, columns_from_env, columns_from_space
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.schema.views import Episode, Hindsight, Sequence, Transition
-from replaystore.status import SnapshotReport, TableDescription, TableStats
+from replaystore.status import ServerStatus, SnapshotReport, TableDescription, TableStats, TableStatus
 from replaystore.steps import DeleteCounts, UpdateCounts
 from replaystore.writer import Writer
 
@@ -85,12 +85,14 @@ __all__ = [
     "SampleToInsertRatio",
     "SchemaMismatch",
     "Sequence",
+    "ServerStatus",
     "SnapshotReport",
     "Stack",
     "StorageError",
     "TableConfig",
     "TableDescription",
     "TableStats",
+    "TableStatus",
     "Transition",
     "Uniform",
     "UpdateCounts",

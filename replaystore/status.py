@@ -1,4 +1,5 @@
-"""What a table says of itself: its description, which rarely changes, its figures, which always do, and what became of a snapshot of it."""
+"""What a table says of itself: its description, which rarely changes, its figures, which always do, and what became of a snapshot of it.
+What a running server says of itself and of all of them."""
 
 from __future__ import annotations
 
@@ -90,6 +91,78 @@ class TableStats:
     def from_json(cls, data: Any) -> TableStats:
         """The inverse of `to_json`."""
         return cls(**_fields_of(cls, data))
+
+
+@dataclass(frozen=True, slots=True)
+class TableStatus:
+    """One table of a running server."""
+
+    stats: TableStats
+    received_bytes: int
+    """Of Append and Sample messages, since the server started."""
+    sent_bytes: int
+    """Of batches, since then; of those that clients gather themselves, what was sent."""
+    commit_lag_s: float
+    """For how long the oldest row that power loss would take has been there, in seconds; 0 when every row is durable."""
+    blocked_insert_s: float
+    """For how long appends were held back by the rate limiter since the server started, in seconds, all of them together."""
+    blocked_sample_s: float
+    failure: str | None
+    """Why the table refuses inserts, or even samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """How a server stands at one moment. What is not known on its system is 0, or empty."""
+
+    version: str
+    protocol: int
+    instance: str
+    """Random name of this run of the server."""
+    path: str
+    """The store's folder, on the server's machine."""
+    time: float
+    """Seconds since 1970, by the server's clock."""
+    uptime_s: float
+    addresses: tuple[str, ...]
+    """As clients type them."""
+    pid: int
+    rss_bytes: int
+    """Main memory of its process, pages of mapped files included."""
+    memory_limit_bytes: int
+    """The least of what its control group and its machine have."""
+    open_files: int
+    max_open_files: int
+    threads: int
+    append_streams: int
+    sample_streams: int
+    max_streams: int
+    """0: no bound."""
+    in_flight_bytes: int
+    """Of blocks and batches on their way in or out."""
+    max_in_flight_bytes: int
+    """0: no bound."""
+    disk_free_bytes: int
+    """What the server's user may still take."""
+    disk_total_bytes: int
+    filesystem: str
+    """ext4, xfs, tmpfs, nfs4, ..."""
+    durability: str
+    """``interval`` or ``fsync``."""
+    commit_interval_s: float
+    encrypted: bool
+    authenticated: bool
+    """Whether callers have to say who they are."""
+    metrics: str
+    """Where they are served; empty: nowhere."""
+    strict_overcommit: bool
+    """Whether the kernel refuses to promise more memory than there is."""
+    tables: tuple[TableStatus, ...]
+    """Those that the caller may read, by name."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The status as a JSON object."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

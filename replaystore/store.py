@@ -60,6 +60,7 @@ class Store(TableVerbs):
             raise InvalidArgument(f"commit_interval_s={commit_interval_s} must be from 0.001 to 3600")
         self.path = Path(path)
         self.mode = mode
+        self.durability, self.commit_interval_s = durability, commit_interval_s
         self._fsync, self._interval_s, self._progress = durability == "fsync", commit_interval_s, progress
         self._lock = threading.RLock()
         self._root_lock = threading.Lock()

@@ -23,7 +23,7 @@ from replaystore.schema.mixture import Mixture
 from replaystore.schema.selectors import FreeSelector, Selector
 from replaystore.schema.table_config import Retention, TableConfig
 from replaystore.schema.views import Transition, View
-from replaystore.status import SnapshotReport, TableDescription, TableStats
+from replaystore.status import ServerStatus, SnapshotReport, TableDescription, TableStats
 from replaystore.steps import DeleteCounts, UpdateCounts
 from replaystore.v1 import data_pb2 as data
 from replaystore.v1 import service_pb2 as pb
@@ -32,7 +32,15 @@ from replaystore.wire.framing import split
 from replaystore.wire.layout import arrays_of
 from replaystore.wire.methods import MAX_PARAMETERS_BYTES
 from replaystore.wire.parameters import Assembly, check_parameters, encode_parts
-from replaystore.wire.records import config_json, decode_description, decode_report, decode_stats, encode_changes, encode_fork
+from replaystore.wire.records import (
+    config_json,
+    decode_description,
+    decode_report,
+    decode_stats,
+    decode_status,
+    encode_changes,
+    encode_fork,
+)
 from replaystore.wire.samples import Updates, encode_query, encode_sample_request, encode_update, raise_reply_error
 from replaystore.writer import Writer
 from replaystore_client.connection import Connection
@@ -196,6 +204,10 @@ class Client:
         """About the server: version, protocol, instance, started, path, max_message_bytes."""
         info = self._call("GetServerInfo", pb.GetServerInfoRequest(), pb.ServerInfo)
         return {field.name: getattr(info, field.name) for field in pb.ServerInfo.DESCRIPTOR.fields}
+
+    def server_status(self) -> ServerStatus:
+        """How the server and its tables stand now. An older server knows no such call: ReplayStoreError."""
+        return decode_status(self._call("GetServerStatus", pb.GetServerStatusRequest(), pb.ServerStatus))
 
     # -- writing and sampling
 

@@ -45,6 +45,12 @@ class Committing:
         """Whether inserts are refused."""
         return self._error is not None
 
+    @property
+    def failure(self) -> str | None:
+        """Why inserts, or even samples, are refused; None while all is well."""
+        error = self._unreadable or self._error
+        return None if error is None else str(error)
+
     def check(self) -> None:
         """Raises the error for which inserts are refused, if there is one."""
         if self._error is not None:

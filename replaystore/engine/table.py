@@ -130,6 +130,11 @@ class Table(Sampling):
         """Rows below this id survive power loss."""
         return self._files.next_step if self.mode == "r" else self._files.state["durable_step"]
 
+    @property
+    def failure(self) -> str | None:
+        """Why inserts, or even samples, are refused since something went wrong with the files; None while all is well."""
+        return self._committing.failure
+
     # -- inserting
 
     def append(self, block: StepBlock, timeout_s: float) -> AppendResult:

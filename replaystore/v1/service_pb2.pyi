@@ -2,7 +2,7 @@ from replaystore.v1 import data_pb2 as _data_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -242,3 +242,85 @@ class ServerInfo(_message.Message):
     path: str
     max_message_bytes: int
     def __init__(self, version: _Optional[str] = ..., protocol: _Optional[int] = ..., instance: _Optional[str] = ..., started: _Optional[float] = ..., path: _Optional[str] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
+
+class GetServerStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TableStatus(_message.Message):
+    __slots__ = ("stats", "received_bytes", "sent_bytes", "commit_lag_s", "blocked_insert_s", "blocked_sample_s", "failure")
+    STATS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_LAG_S_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_INSERT_S_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_SAMPLE_S_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    stats: TableStats
+    received_bytes: int
+    sent_bytes: int
+    commit_lag_s: float
+    blocked_insert_s: float
+    blocked_sample_s: float
+    failure: str
+    def __init__(self, stats: _Optional[_Union[TableStats, _Mapping]] = ..., received_bytes: _Optional[int] = ..., sent_bytes: _Optional[int] = ..., commit_lag_s: _Optional[float] = ..., blocked_insert_s: _Optional[float] = ..., blocked_sample_s: _Optional[float] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class ServerStatus(_message.Message):
+    __slots__ = ("version", "protocol", "instance", "path", "time", "uptime_s", "addresses", "pid", "rss_bytes", "memory_limit_bytes", "open_files", "max_open_files", "threads", "append_streams", "sample_streams", "max_streams", "in_flight_bytes", "max_in_flight_bytes", "disk_free_bytes", "disk_total_bytes", "filesystem", "durability", "commit_interval_s", "encrypted", "authenticated", "metrics", "strict_overcommit", "tables")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_S_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FILES_FIELD_NUMBER: _ClassVar[int]
+    MAX_OPEN_FILES_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    APPEND_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FILESYSTEM_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPTED_FIELD_NUMBER: _ClassVar[int]
+    AUTHENTICATED_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    STRICT_OVERCOMMIT_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    protocol: int
+    instance: str
+    path: str
+    time: float
+    uptime_s: float
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    pid: int
+    rss_bytes: int
+    memory_limit_bytes: int
+    open_files: int
+    max_open_files: int
+    threads: int
+    append_streams: int
+    sample_streams: int
+    max_streams: int
+    in_flight_bytes: int
+    max_in_flight_bytes: int
+    disk_free_bytes: int
+    disk_total_bytes: int
+    filesystem: str
+    durability: str
+    commit_interval_s: float
+    encrypted: bool
+    authenticated: bool
+    metrics: str
+    strict_overcommit: bool
+    tables: _containers.RepeatedCompositeFieldContainer[TableStatus]
+    def __init__(self, version: _Optional[str] = ..., protocol: _Optional[int] = ..., instance: _Optional[str] = ..., path: _Optional[str] = ..., time: _Optional[float] = ..., uptime_s: _Optional[float] = ..., addresses: _Optional[_Iterable[str]] = ..., pid: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., memory_limit_bytes: _Optional[int] = ..., open_files: _Optional[int] = ..., max_open_files: _Optional[int] = ..., threads: _Optional[int] = ..., append_streams: _Optional[int] = ..., sample_streams: _Optional[int] = ..., max_streams: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., max_in_flight_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., disk_total_bytes: _Optional[int] = ..., filesystem: _Optional[str] = ..., durability: _Optional[str] = ..., commit_interval_s: _Optional[float] = ..., encrypted: bool = ..., authenticated: bool = ..., metrics: _Optional[str] = ..., strict_overcommit: bool = ..., tables: _Optional[_Iterable[_Union[TableStatus, _Mapping]]] = ...) -> None: ...

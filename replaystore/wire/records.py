@@ -11,13 +11,15 @@ from replaystore.schema.limiters import LIMITERS, RateLimiter
 from replaystore.schema.record import from_json, to_json
 from replaystore.schema.selectors import SELECTORS, Selector
 from replaystore.schema.table_config import DEFAULT_SELECTOR, Retention, TableConfig
-from replaystore.status import SnapshotReport, TableDescription, TableStats
+from replaystore.status import ServerStatus, SnapshotReport, TableDescription, TableStats, TableStatus
 from replaystore.v1 import service_pb2 as pb
 from replaystore.wire.samples import json_of, parse_json
 
 _STATS_FIELDS = tuple(field.name for field in dataclasses.fields(TableStats))
 _STATS_OPTIONAL = tuple(name for name in _STATS_FIELDS if pb.TableStats.DESCRIPTOR.fields_by_name[name].has_presence)
 _STATS_MAPS = ("total_priority", "max_priority")
+_OF_TABLE = tuple(field.name for field in dataclasses.fields(TableStatus) if field.name not in ("stats", "failure"))
+_OF_SERVER = tuple(field.name for field in dataclasses.fields(ServerStatus) if field.name not in ("addresses", "tables"))
 
 
 def config_json(config: TableConfig) -> str:
@@ -58,6 +60,29 @@ def decode_stats(message: Any) -> TableStats:
     values = {name: getattr(message, name) for name in _STATS_FIELDS}
     values |= {name: None for name in _STATS_OPTIONAL if not message.HasField(name)}
     return TableStats(**{**values, **{name: dict(values[name]) for name in _STATS_MAPS}})
+
+
+def encode_status(status: ServerStatus) -> Any:
+    """As a ServerStatus message; what is None is absent."""
+    message = pb.ServerStatus(**{name: getattr(status, name) for name in _OF_SERVER}, addresses=status.addresses)
+    for table in status.tables:
+        values = {name: getattr(table, name) for name in _OF_TABLE}
+        message.tables.add(stats=encode_stats(table.stats), failure=table.failure, **values)
+    return message
+
+
+def decode_status(message: Any) -> ServerStatus:
+    """The inverse of `encode_status`."""
+    tables = tuple(
+        TableStatus(
+            stats=decode_stats(table.stats),
+            failure=table.failure if table.HasField("failure") else None,
+            **{name: getattr(table, name) for name in _OF_TABLE},
+        )
+        for table in message.tables
+    )
+    values = {name: getattr(message, name) for name in _OF_SERVER}
+    return ServerStatus(**values, addresses=tuple(message.addresses), tables=tables)
 
 
 def encode_report(report: SnapshotReport) -> Any:

@@ -202,6 +202,7 @@ def valid_calls(rng: random.Random) -> dict[str, Callable[[], list[Spoilable]]]:
         "PublishParameters": publish,
         "FetchParameters": plain(lambda: service.FetchParametersRequest(name="policy", newer_than=0, timeout_s=0.02)),
         "GetServerInfo": plain(service.GetServerInfoRequest),
+        "GetServerStatus": plain(service.GetServerStatusRequest),
     }
 
 

@@ -27,8 +27,8 @@ def test_the_public_names_are_these() -> None:
         AlreadyExists Batch Column Constant Corruption DeadlineExceeded DeleteCounts DiskFull Episode Exponential FederatedSampler
         Fifo Filter Hindsight InvalidArgument Lifo Linear Locked MaxHeap MinHeap MinSize Mixture NotFound NotReady Overloaded
         PermissionDenied Prioritized Queue RankPrioritized Recency ReplayStoreError Retention SampleLog SampleToInsertRatio
-        SchemaMismatch Sequence SnapshotReport Stack StorageError TableConfig TableDescription TableStats Transition Uniform
-        UpdateCounts WithoutReplacement Writer columns_from_agents columns_from_env columns_from_space open replay_log
+        SchemaMismatch Sequence ServerStatus SnapshotReport Stack StorageError TableConfig TableDescription TableStats TableStatus
+        Transition Uniform UpdateCounts WithoutReplacement Writer columns_from_agents columns_from_env columns_from_space open replay_log
         sequence_priorities
     """
     assert sorted(replaystore.__all__) == expected.split()

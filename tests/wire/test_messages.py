@@ -211,6 +211,24 @@ def test_statistics_have_the_same_fields_here_and_there() -> None:
     assert records.decode_stats(message) == stats
 
 
+def test_the_status_of_a_server_has_the_same_fields_here_and_there() -> None:
+    of_table = [field.name for field in dataclasses.fields(rs.TableStatus)]
+    of_server = [field.name for field in dataclasses.fields(rs.ServerStatus)]
+    assert of_table == [field.name for field in service_pb2.TableStatus.DESCRIPTOR.fields]
+    assert of_server == [field.name for field in service_pb2.ServerStatus.DESCRIPTOR.fields]
+    numbers: dict[str, Any] = {field.name: index for index, field in enumerate(dataclasses.fields(rs.TableStats))}
+    numbers |= {"name": "t", "total_priority": {"td": 1.5}, "max_priority": {}, "oldest_time": None, "newest_time": 0.0}
+    stats = rs.TableStats(**{**numbers, "blocked_insert": None, "blocked_sample": "because"})
+    tables = [rs.TableStatus(stats, 1, 2, 0.5, 1.5, 2.5, failure) for failure in (None, "the disk")]
+    texts = dict.fromkeys(("version", "instance", "path", "filesystem", "durability", "metrics"), "x")
+    values: dict[str, Any] = {name: index for index, name in enumerate(of_server)}
+    values |= {**texts, "encrypted": True, "authenticated": False, "strict_overcommit": True}
+    status = rs.ServerStatus(**{**values, "addresses": ("h:1", "unix:/s"), "tables": tuple(tables)})
+    message = service_pb2.ServerStatus.FromString(records.encode_status(status).SerializeToString())
+    assert records.decode_status(message) == status
+    assert status.to_json()["tables"][0]["stats"]["name"] == "t"
+
+
 def test_configurations_and_changes_travel_as_json() -> None:
     config = rs.TableConfig(
         {"observation": rs.Column((4,), space={"kind": "Box", "low": None, "high": 2.5})},
