@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from replaystore.errors import InvalidArgument
+from replaystore.server.figures import Figures
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call
 from replaystore.server.waiting import bounded_wait, in_thread, wait_turn
@@ -32,10 +34,16 @@ class AppendService:
     """Serves Append streams."""
 
     def __init__(
-        self, store: Store, options: ServerOptions, instance: str, copying: ThreadPoolExecutor, waiting: ThreadPoolExecutor
+        self,
+        store: Store,
+        options: ServerOptions,
+        instance: str,
+        copying: ThreadPoolExecutor,
+        waiting: ThreadPoolExecutor,
+        figures: Figures,
     ) -> None:
         self._store, self._options, self._instance = store, options, instance
-        self._copying, self._waiting = copying, waiting
+        self._copying, self._waiting, self._figures = copying, waiting, figures
 
     async def append(self, _: Any, call: Call) -> None:
         """One stream, from the message that opens it to its end."""
@@ -45,10 +53,18 @@ class AppendService:
         header, parts = _read(message)
         if header.sequence or parts.layout or not header.table:
             raise InvalidArgument("header.table: the first message of an Append stream names the table and holds no block")
-        table = self._store.table(header.table)
+        table = call.table(self._store, header.table)
         longest = self._options.max_wait_s
         wait_s = bounded_wait("header.timeout_s", header.timeout_s or longest, longest)
-        stream = _Stream(table, call, self._options, self._copying, self._waiting, wait_s)
+        stream = _Stream(table, call, self._options, self._copying, self._waiting, wait_s, self._figures)
+        call.owes = stream.owes
+        self._figures.append_streams += 1
+        try:
+            await self._serve(stream, table, call)
+        finally:
+            self._figures.append_streams -= 1
+
+    async def _serve(self, stream: _Stream, table: Table, call: Call) -> None:
         await call.write(
             pb.AppendReply(
                 opened=pb.AppendReply.Opened(next_step=table.next_step, durable_step=table.durable_step, instance=self._instance)
@@ -87,37 +103,46 @@ class _Stream:
         copying: ThreadPoolExecutor,
         waiting: ThreadPoolExecutor,
         timeout_s: float,
+        figures: Figures,
     ) -> None:
         self._table, self._call, self._options = table, call, options
+        self._figures, self._counts, self._store_s = figures, figures.table(table.name), 0.0
         self._copying, self._waiting, self._timeout_s = copying, waiting, timeout_s
         self._writing = asyncio.Lock()  # gRPC takes one message at a time, but acknowledgements and notices come from several tasks
-        self._held: deque[tuple[int, AppendResult]] = deque()
+        self._held: deque[tuple[int, AppendResult, float]] = deque()
         self._releasing = False
+        self._answering: set[asyncio.Task[None]] = set()
         self._told_durable = 0
         self._next_step = 0
         self._moved = asyncio.Event()
 
+    def owes(self) -> bool:
+        """Whether blocks or commits are not answered yet although nothing stands in their way but the disk."""
+        return bool(self._answering)
+
     async def take_blocks(self, tasks: asyncio.TaskGroup) -> None:
         """Reads until the client has no more to send and everything is answered."""
-        answering: set[asyncio.Task[None]] = set()
+        answering = self._answering
         while True:
             message = await self._call.read()
             if message is grpc.aio.EOF:
                 break
+            began = perf_counter()
             header, parts = _read(message)
             if header.table:
                 raise InvalidArgument("header.table: only the first message of an Append stream names the table")
             if header.sequence:
-                result = await self._apply(header.sequence, decode_block(parts, header.actor))
+                result = await self._take(header, parts, len(message), began)
+                stored = perf_counter()
                 if len(self._table.sampling):
                     await asyncio.sleep(0)  # whoever waits for these steps is woken by now, and goes first
                 if self._table.fsync and result.durable_step < result.next_step:
-                    self._held.append((header.sequence, result))
+                    self._held.append((header.sequence, result, stored))
                     if not self._releasing:
                         self._releasing = True
                         _start(tasks, answering, self._release())
                 else:
-                    await self._acknowledge(header.sequence, result, result.durable_step)
+                    await self._acknowledge(header.sequence, result, stored, result.durable_step)
             elif parts.layout:
                 raise InvalidArgument("header.sequence: a block must have a number of at least 1")
             if header.commit:
@@ -125,13 +150,29 @@ class _Stream:
         if answering:
             await asyncio.wait(answering)
 
+    async def _take(self, header: Any, parts: Parts, received_bytes: int, began: float) -> AppendResult:
+        block = decode_block(parts, header.actor)
+        decoded = perf_counter()
+        self._figures.append_in_flight_bytes += received_bytes
+        try:
+            result = await self._apply(header.sequence, block)
+        finally:
+            self._figures.append_in_flight_bytes -= received_bytes
+        wait_s, store_s = perf_counter() - decoded - self._store_s, self._store_s
+        self._counts.applied(result.applied_rows, result.duplicate_rows, received_bytes, decoded - began, wait_s, store_s)
+        return result
+
     async def _apply(self, sequence: int, block: StepBlock) -> AppendResult:
         table, large = self._table, block.nbytes > self._options.inline_bytes
 
         async def attempt(ticket: Ticket | None) -> AppendResult | None:
+            began = perf_counter()
             if large:
-                return await in_thread(self._copying, lambda: table.try_append(block, ticket))
-            return table.try_append(block, ticket)
+                result = await in_thread(self._copying, lambda: table.try_append(block, ticket))
+            else:
+                result = table.try_append(block, ticket)
+            self._store_s = perf_counter() - began
+            return result
 
         async def tell(waited_s: float) -> None:
             why = table.why_blocked("insert", block.rows)
@@ -145,9 +186,10 @@ class _Stream:
             tell,
             self._options.blocked_notice_s,
             10 * self._options.blocked_notice_s,
+            lambda: self._counts.waits_of("insert", type(table.config.rate_limiter).__name__),
         )
 
-    async def _acknowledge(self, sequence: int, result: AppendResult, durable_step: int) -> None:
+    async def _acknowledge(self, sequence: int, result: AppendResult, stored: float, durable_step: int) -> None:
         self._next_step, self._told_durable = result.next_step, durable_step
         await self._write(
             ack=pb.AppendReply.Ack(
@@ -158,6 +200,7 @@ class _Stream:
                 durable_step=durable_step,
             )
         )
+        self._counts.append["ack"].add(perf_counter() - stored)
         if durable_step < result.next_step:
             self._moved.set()
 

@@ -29,6 +29,9 @@ from replaystore.wire.methods import PROTOCOL, SERVICE
 if TYPE_CHECKING:
     from replaystore.store import Store
 
+_DRAINING = 0.8
+"""Of the grace that calls get: what is left is for those that are cut off then."""
+
 
 class Server:
     """Serves an open store. The store stays the caller's: it is to be closed after `stop`."""
@@ -135,8 +138,8 @@ class Server:
         if self._server is None:
             return
         await self._health.enter_graceful_shutdown()
-        self._calls.end_all()
-        await self._server.stop(self._options.grace_s)
+        await self._calls.drain(_DRAINING * self._options.grace_s)
+        await self._server.stop((1 - _DRAINING) * self._options.grace_s)
         if self._parameters is not None:
             self._parameters.close()
         if self._lending is not None:

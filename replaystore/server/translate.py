@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from replaystore.errors import ReplayStoreError
+from replaystore.errors import NotFound, PermissionDenied, ReplayStoreError
+from replaystore.server.access.callers import ANYBODY, Caller
+from replaystore.server.access.roles import NEEDS, Role
+from replaystore.server.figures import Figures
+from replaystore.server.waiting import is_resting
 from replaystore.v1 import data_pb2 as pb
-from replaystore.wire.errors import ERROR_KEY, error_text
+from replaystore.wire.errors import ERROR_KEY, RETRY_KEY, error_text, retry_hint
 from replaystore.wire.samples import parse_message
+
+if TYPE_CHECKING:
+    from replaystore.engine.table import Table
+    from replaystore.store import Store
 
 log = logging.getLogger("replaystore.server")
 
@@ -21,6 +30,12 @@ STOPPING = "the server is stopping; connect again when it is back"
 
 _SETTLE_S = 2.0
 """How long a call that is ending waits for a message that is on its way out."""
+
+_LOOK_EVERY_S = 0.02
+"""Between two looks at which calls have come to a rest, while the server stops."""
+
+_MOST_GRANTED = 1024
+"""Names that one call remembers to be allowed; a client chooses them."""
 
 
 class Call:
@@ -30,20 +45,72 @@ class Call:
     every write is either finished before the call may be interrupted, or waited for before the status goes out.
     """
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, method: str = "", caller: Caller = ANYBODY) -> None:
         self._context = context  # grpc.aio.ServicerContext, which has no type information
+        self.method, self.caller = method, caller
+        self._granted: set[tuple[str, Role]] = set()
+        self._refusal: PermissionDenied | None = None
         self._task = asyncio.current_task()
         self._writes: set[asyncio.Future[None]] = set()
-        self._writing = self._interrupted = False
+        self._writing = self._interrupted = self._reading = self._stopping = False
+        self.owes: Callable[[], bool] | None = None
+        """Says whether something that was taken is still to be answered although the handler itself is at rest."""
+
+    @property
+    def refusal(self) -> PermissionDenied | None:
+        """Why it was interrupted, when that was about rights."""
+        return self._refusal
 
     @property
     def peer(self) -> str:
         """Who calls, as gRPC says it: ``ipv4:127.0.0.1:50000``, ``unix:…``."""
         return str(self._context.peer())
 
+    def require(self, name: str, need: Role | None = None) -> None:
+        """PermissionDenied unless the caller may do this with the table or parameter set `name`. What it may is not asked again.
+
+        `need`: the role; that of the call's method unless given.
+        """
+        wanted = (name, NEEDS[self.method][0][1] if need is None else need)
+        if wanted not in self._granted:
+            self.caller.check(wanted[1], name, self.method)
+            if len(self._granted) >= _MOST_GRANTED:
+                self._granted.clear()
+            self._granted.add(wanted)
+
+    def table(self, store: Store, name: str) -> Table:
+        """A table that the caller may use for what this call does; PermissionDenied, or NotFound naming only what the caller may read."""
+        self.require(name)
+        try:
+            return store.table(name)
+        except NotFound as error:
+            raise self.not_found(error, name, store.tables()) from None
+
+    def not_found(self, error: NotFound, name: str, tables: Iterable[str]) -> NotFound:
+        """`error`, about the table `name`, without names of others that the caller may not read."""
+        return error if self.caller.everything else self.caller.not_found(name, tables)
+
+    def judge(self, caller: Caller | None) -> None:
+        """The caller's rights are these from now on; None: it has none any more. What it may not do ends."""
+        try:
+            if caller is None:
+                raise PermissionDenied(f"{self.caller} is no longer among those that this server knows: its token was taken back")
+            self.caller = caller
+            for name, need in self._granted:
+                caller.check(need, name, self.method)
+        except PermissionDenied as refusal:
+            self._refusal = refusal
+            self.interrupt()
+
     async def read(self) -> Any:
-        """The next message, or grpc.aio.EOF."""
-        return await self._context.read()
+        """The next message, or grpc.aio.EOF. None is taken once the server stops: the call ends here."""
+        self._reading = True
+        try:
+            if self._stopping:
+                await asyncio.get_running_loop().create_future()
+            return await self._context.read()
+        finally:
+            self._reading = False
 
     async def write(self, message: bytes) -> None:
         """Sends a message. Only for the handler's own task, and not while a `write_apart` is under way."""
@@ -53,7 +120,7 @@ class Call:
         finally:
             self._writing = False
             if self._interrupted:
-                self.interrupt()
+                self._cancel()
 
     async def write_apart(self, message: bytes) -> None:
         """Sends a message, from any task. It goes out even when the caller is cancelled meanwhile."""
@@ -69,15 +136,28 @@ class Call:
 
     def interrupt(self) -> None:
         """Ends the handler by cancelling it, once no message of its own is on its way."""
-        self._interrupted = True
-        if not self._writing and self._task is not None:
+        if not self._interrupted:
+            self._interrupted = True
+            if not self._writing:
+                self._cancel()
+
+    def _cancel(self) -> None:
+        if self._task is not None:
             self._task.cancel()
 
-    async def abort(self, code: grpc.StatusCode, text: str, kind: str | None = None) -> None:
+    def finish(self) -> None:
+        """Ends the handler where it waits for a message or for its turn, when everything it took is answered. To be called again until
+        the call is over."""
+        self._stopping = True
+        if (self._reading or is_resting(self._task)) and not (self.owes is not None and self.owes()):
+            self.interrupt()
+
+    async def abort(self, code: grpc.StatusCode, text: str, kind: str | None = None, retry_after_ms: str | None = None) -> None:
         """Ends the call with a status. Raises, always."""
         if self._writes:
             await asyncio.wait(self._writes, timeout=_SETTLE_S)
-        await self._context.abort(code, text, trailing_metadata=((ERROR_KEY, kind),) if kind else ())
+        trailing = tuple((key, value) for key, value in ((ERROR_KEY, kind), (RETRY_KEY, retry_after_ms)) if value)
+        await self._context.abort(code, text, trailing_metadata=trailing)
 
 
 Handler = Callable[[Any, Call], Awaitable[Any]]
@@ -86,39 +166,63 @@ Handler = Callable[[Any, Call], Awaitable[Any]]
 class Calls:
     """The calls that are running, so that a stopping server can end them with a clear status."""
 
-    def __init__(self) -> None:
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+        self.identify: Callable[[Any], Caller] = lambda context: ANYBODY
+        """Who makes the call of a context; PermissionDenied for nobody that the server knows."""
         self._running: set[Call] = set()
         self._draining = False
 
-    def end_all(self) -> None:
-        """Ends every call; those that begin from now on end at once."""
+    async def drain(self, timeout_s: float) -> None:
+        """Ends every call with a clear status; those that begin from now on end at once.
+
+        What was taken is answered first: blocks are acknowledged, a batch that is being made is sent. Whoever waits, for a limiter or for
+        news, is told at once. What is not done after `timeout_s` is cut off.
+        """
         self._draining = True
+        deadline = time.monotonic() + timeout_s
+        while self._running and time.monotonic() < deadline:
+            for call in list(self._running):
+                call.finish()
+            await asyncio.sleep(_LOOK_EVERY_S)
         for call in list(self._running):
             call.interrupt()
 
-    def guard(self, handler: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
-        """`handler`, whose exceptions end the call with the status they stand for. Others than ours are logged and not shown."""
+    def guard(self, method: str, handler: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
+        """The `handler` of a method, for callers that the server knows.
+
+        Its exceptions end the call with the status they stand for. Others than ours are logged and not shown.
+        """
 
         async def guarded(request: Any, context: Any) -> Any:
-            call = Call(context)
+            call = Call(context, method)
             if self._draining:
                 await call.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
+            try:
+                call.caller = self.identify(context)
+            except PermissionDenied as refusal:
+                self._figures.refused(refusal)
+                await call.abort(grpc.StatusCode.UNAUTHENTICATED, str(refusal), PermissionDenied.__name__)
             self._running.add(call)
             try:
                 return await handler(request, call)
             except asyncio.CancelledError:
-                if not self._draining or context.cancelled():
+                if (not self._draining and call.refusal is None) or context.cancelled():
                     raise
             except Exception as error:
                 if context.done() and not isinstance(error, ReplayStoreError):
                     return None  # the client left while it was being answered
+                self._figures.refused(error)
                 code, kind, text = describe(error)
-                await call.abort(code, text, kind)
+                await call.abort(code, text, kind, retry_hint(error))
             finally:
                 self._running.discard(call)
             task = asyncio.current_task()
             assert task is not None
             task.uncancel()
+            if call.refusal is not None:
+                code, kind, text = describe(call.refusal)
+                await call.abort(code, text, kind)
             return await call.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
 
         return guarded
@@ -139,11 +243,14 @@ def reported(error: Exception) -> Any:
     return pb.Error(kind=kind, message=text)
 
 
-def unary(request_type: Any, handler: Callable[[Any], Awaitable[Any]]) -> Handler:
-    """A handler of bytes around one of messages."""
+def unary(request_type: Any, handler: Handler) -> Handler:
+    """A handler of bytes around one of messages; what these name must be the caller's to use."""
 
-    async def handle(request: bytes, call: Call) -> bytes:
-        reply = await handler(parse_message(request_type, request, "request"))
+    async def handle(message: bytes, call: Call) -> bytes:
+        request = parse_message(request_type, message, "request")
+        for field, need in NEEDS[call.method]:
+            call.require(getattr(request, field), need)
+        reply = await handler(request, call)
         return bytes(reply.SerializeToString())
 
     return handle

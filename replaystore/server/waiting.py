@@ -7,15 +7,24 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from replaystore.errors import InvalidArgument, NotReady
+from replaystore.server.figures import Waits
 from replaystore.turns import Ticket, WaitQueue
 
 T = TypeVar("T")
 
 Attempt = Callable[[Ticket | None], Awaitable[T | None]]
 Notice = Callable[[float], Awaitable[None]]
+
+_resting: set[asyncio.Task[Any] | None] = set()
+"""Tasks that do nothing but wait to be woken: nothing of theirs is half done."""
+
+
+def is_resting(task: asyncio.Task[Any] | None) -> bool:
+    """Whether a task waits for its turn or for news, and may be cancelled without loss."""
+    return task in _resting
 
 
 def bounded_wait(name: str, asked_s: float, longest_s: float) -> float:
@@ -58,9 +67,12 @@ class Waker:
         if not self._woken:
             self._waiting = self._loop.create_future()
             late = self._loop.call_later(timeout_s, self._end)  # less work on waking up than asyncio.timeout
+            task = asyncio.current_task()
+            _resting.add(task)
             try:
                 await self._waiting
             finally:
+                _resting.discard(task)
                 late.cancel()
                 self._waiting = None
         woken, self._woken = self._woken, False
@@ -75,6 +87,7 @@ async def wait_turn(
     notice: Notice | None = None,
     notice_s: float = float("inf"),
     repeat_s: float = float("inf"),
+    waits: Callable[[], Waits] | None = None,
 ) -> T:
     """The first result of `attempt` that is not None; who asked first is served first.
 
@@ -86,6 +99,7 @@ async def wait_turn(
         notice: is called with the seconds waited so far,
         notice_s: after so long,
         repeat_s: and again every so often.
+        waits: where it is counted that somebody had to wait, and how long.
 
     Raises:
         NotReady: not in `timeout_s`; the text is that of `why`.
@@ -97,6 +111,8 @@ async def wait_turn(
     deadline, next_notice = started + timeout_s, started + notice_s
     waker = Waker()
     ticket = queue.join(waker.wake)
+    counted = waits() if waits is not None else Waits()
+    began_ns = counted.begin()
     try:
         while True:
             result = await attempt(ticket)
@@ -110,6 +126,7 @@ async def wait_turn(
                 next_notice = now + repeat_s
             await waker.wait(max(0.0, min(deadline, next_notice) - time.monotonic()))
     finally:
+        counted.end(began_ns)
         queue.leave(ticket)
 
 
