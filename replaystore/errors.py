@@ -61,9 +61,14 @@ class NotReady(ReplayStoreError):
 
 
 class Overloaded(ReplayStoreError):
-    """A configured bound (streams, bytes in flight, buffered steps) is reached."""
+    """A configured bound (streams, bytes in flight, waiting requests, tables, a caller's quota) is reached."""
 
     grpc_code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, message: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """Seconds after which trying again may help; None when nobody knows."""
 
 
 class DeadlineExceeded(ReplayStoreError, TimeoutError):

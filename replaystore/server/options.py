@@ -21,6 +21,25 @@ class ServerOptions:
     max_parameters_bytes: int = MAX_PARAMETERS_BYTES
     """Larger parameter sets are refused."""
 
+    max_streams: int = 4096
+    """Streams that may be open at once, of writers, of samplers, of rows and parameters on their way; as many single calls may run besides."""
+
+    max_in_flight_bytes: int = 4 << 30
+    """Of messages in memory: half for what comes in (blocks that are not stored yet, parameters), half for what goes out (batches, rows,
+    parameters), so that blocks that wait for samples leave room for these. One message is always let through."""
+
+    max_waiting: int = 4096
+    """Samples and blocks that may wait for limiters at once, those of all tables together."""
+
+    max_tables: int = 4096
+    """No more can be made, forks counted in."""
+
+    max_parameter_sets: int = 1024
+    """No more names can be published under."""
+
+    max_parameters_total_bytes: int = 16 << 30
+    """Of all parameter sets together, which are kept in memory."""
+
     max_wait_s: float = 3600.0
     """The longest that any call may wait for a limiter, for durability or for parameters, whatever it asks for."""
 

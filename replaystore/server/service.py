@@ -17,12 +17,15 @@ import replaystore
 from replaystore.errors import InvalidArgument
 from replaystore.server.address import check_exposure, claim_socket_path, join_address, parse_address
 from replaystore.server.append import AppendService
+from replaystore.server.bounds import Bounds
 from replaystore.server.control import ControlService
+from replaystore.server.figures import Figures
 from replaystore.server.local import Lending
 from replaystore.server.options import ServerOptions
 from replaystore.server.parameters import ParameterService
 from replaystore.server.sample import SampleService
-from replaystore.server.translate import Calls, unary
+from replaystore.server.standing import StandingService
+from replaystore.server.translate import Calls, Handler, unary
 from replaystore.v1 import service_pb2 as pb
 from replaystore.wire.methods import PROTOCOL, SERVICE
 
@@ -32,15 +35,22 @@ if TYPE_CHECKING:
 _DRAINING = 0.8
 """Of the grace that calls get: what is left is for those that are cut off then."""
 
+_SPARE_STREAMS = 64
+"""For health, reflection, and refusals on their way out."""
+
 
 class Server:
     """Serves an open store. The store stays the caller's: it is to be closed after `stop`."""
 
     def __init__(self, store: Store, options: ServerOptions | None = None) -> None:
         self._options = options or ServerOptions()
-        self._calls = Calls()
+        self.figures = Figures()
+        """What it counts."""
+        self._calls = Calls(self.figures)
         self.instance = secrets.token_hex(8)
         """Random name of this run of the server."""
+        self.bounds = Bounds(self._options)
+        """What it takes on at once, and how much of that is taken."""
         self._copying = ThreadPoolExecutor(self._options.threads, "replaystore-copy")
         self._disk = ThreadPoolExecutor(self._options.waiting_threads, "replaystore-disk")
         self._store = store
@@ -101,12 +111,13 @@ class Server:
             path=str(store.path.absolute()),
             max_message_bytes=options.max_message_bytes,
         )
-        append = AppendService(store, options, self.instance, self._copying, self._disk)
+        append = AppendService(store, options, self.instance, self._copying, self._disk, self.figures)
         self._lending = Lending(store, enabled=options.local, longest_s=options.local_keep_s, least_bytes=options.local_least_bytes)
-        sample = SampleService(store, options, self._copying, self._lending)
+        sample = SampleService(store, options, self._copying, self._lending, self.figures)
         control = ControlService(store, options, info, self._disk)
-        parameters = self._parameters = ParameterService(store, options, self._disk)
-        simple: dict[str, tuple[Any, Callable[[Any], Awaitable[Any]]]] = {
+        standing = StandingService(store, options, self.figures, info, self.addresses, self._disk)
+        parameters = self._parameters = ParameterService(store, options, self._disk, self.figures)
+        simple: dict[str, tuple[Any, Handler]] = {
             "CreateTable": (pb.CreateTableRequest, control.create_table),
             "AlterTable": (pb.AlterTableRequest, control.alter_table),
             "DropTable": (pb.DropTableRequest, control.drop_table),
@@ -118,19 +129,23 @@ class Server:
             "Flush": (pb.FlushRequest, control.flush),
             "GetServerInfo": (pb.GetServerInfoRequest, control.get_server_info),
         }
-        guard = self._calls.guard
-        handlers = {name: grpc.unary_unary_rpc_method_handler(guard(unary(*parts))) for name, parts in simple.items()}
+
+        def guard(method: str, handler: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
+            return self._calls.guard(method, self.bounds.admitting(method, handler))
+
+        handlers = {name: grpc.unary_unary_rpc_method_handler(guard(name, unary(*parts))) for name, parts in simple.items()}
         return {
             **handlers,
-            "UpdatePriorities": grpc.unary_unary_rpc_method_handler(guard(sample.update_priorities)),
-            "UpdateColumns": grpc.unary_unary_rpc_method_handler(guard(control.update_columns)),
-            "Delete": grpc.unary_unary_rpc_method_handler(guard(control.delete)),
-            "Append": grpc.stream_stream_rpc_method_handler(guard(append.append)),
-            "Sample": grpc.stream_stream_rpc_method_handler(guard(sample.sample)),
-            "ReadSteps": grpc.unary_stream_rpc_method_handler(guard(control.read_steps)),
-            "ReadEpisodes": grpc.unary_stream_rpc_method_handler(guard(control.read_episodes)),
-            "PublishParameters": grpc.stream_unary_rpc_method_handler(guard(parameters.publish)),
-            "FetchParameters": grpc.unary_stream_rpc_method_handler(guard(parameters.fetch)),
+            "UpdatePriorities": grpc.unary_unary_rpc_method_handler(guard("UpdatePriorities", sample.update_priorities)),
+            "GetServerStatus": grpc.unary_unary_rpc_method_handler(guard("GetServerStatus", standing.status)),
+            "UpdateColumns": grpc.unary_unary_rpc_method_handler(guard("UpdateColumns", control.update_columns)),
+            "Delete": grpc.unary_unary_rpc_method_handler(guard("Delete", control.delete)),
+            "Append": grpc.stream_stream_rpc_method_handler(guard("Append", append.append)),
+            "Sample": grpc.stream_stream_rpc_method_handler(guard("Sample", sample.sample)),
+            "ReadSteps": grpc.unary_stream_rpc_method_handler(guard("ReadSteps", control.read_steps)),
+            "ReadEpisodes": grpc.unary_stream_rpc_method_handler(guard("ReadEpisodes", control.read_episodes)),
+            "PublishParameters": grpc.stream_unary_rpc_method_handler(guard("PublishParameters", parameters.publish)),
+            "FetchParameters": grpc.unary_stream_rpc_method_handler(guard("FetchParameters", parameters.fetch)),
         }
 
     async def stop(self) -> None:
@@ -156,6 +171,7 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # two servers on one port would each get some of the calls, silently
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", 2 * options.max_streams + _SPARE_STREAMS),  # of one connection; more wait at the client
         ("grpc.keepalive_time_ms", 30_000),  # a client whose machine is gone gives its place in the line back
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.ping_timeout_ms", 20_000),
