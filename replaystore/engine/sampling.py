@@ -39,6 +39,11 @@ class Sampling:
     def _check_open(self) -> None:
         raise NotImplementedError
 
+    @property
+    def newest_version(self) -> int:
+        """The highest policy version ever inserted; −1: none."""
+        return self._files.state["version_count"] - 1
+
     def sample(self, request: SampleRequest, timeout_s: float) -> Batch:
         """A batch; waits while the rate limiter holds sampling back.
 

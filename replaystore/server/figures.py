@@ -9,7 +9,12 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+
+from replaystore.errors import ReplayStoreError
 
 BOUNDS_S = (*(float(f"{digit}e{power}") for power in range(-5, 2) for digit in (1, 2, 5)), 100.0, 1000.0)
 """Upper bounds of the classes in which durations are counted; the last class has none."""
@@ -63,12 +68,13 @@ def _sums(counts: Iterable[int]) -> Iterable[int]:
 class Waits:
     """How long callers have been held back, those who still are counted in. Exact, and never falls: nanoseconds in integers."""
 
-    __slots__ = ("_now", "begun")
+    __slots__ = ("_now", "_told", "begun")
 
     def __init__(self) -> None:
         self.begun = 0
         """Callers ever held back."""
-        self._now = 0, 0, 0  # who waits, when they began, summed, and for how long others did: replaced as one, for readers in other threads
+        self._now = 0, 0, 0  # who waits, the sum of when they began, for how long others did: replaced as one, for readers in other threads
+        self._told = 0
 
     def begin(self) -> int:
         """One more waits; returns when it began, for `end`."""
@@ -92,7 +98,27 @@ class Waits:
     def seconds(self) -> float:
         """Of all waiting so far."""
         waiting, begun_ns, waited_ns = self._now
-        return (waited_ns + waiting * time.monotonic_ns() - begun_ns) / 1e9
+        self._told = max(self._told, waited_ns + waiting * time.monotonic_ns() - begun_ns)
+        return self._told / 1e9
+
+
+class Seen(NamedTuple):
+    """How old the items of one message were."""
+
+    items: int
+    age_steps: int
+    """Sum of how many rows had come since."""
+    version_items: int
+    """Items of known policy version,"""
+    version_lag: int
+    """and the sum of how many versions these are behind the newest."""
+
+    @classmethod
+    def of(cls, fields: Mapping[str, npt.NDArray[Any]], newest_version: int) -> Seen:
+        """Of what was drawn: ``info/ages``, ``info/policy_version``."""
+        ages, versions = fields["info/ages"], fields["info/policy_version"]
+        known = versions[versions >= 0]
+        return cls(ages.size, int(ages.sum()), known.size, newest_version * known.size - int(known.sum()))
 
 
 class TableFigures:
@@ -106,7 +132,8 @@ class TableFigures:
         "commit",
         "committed_rows",
         "duplicate_rows",
-        "looked_at",
+        "lent_bytes",
+        "look_at",
         "looked_items",
         "received_bytes",
         "replies",
@@ -134,7 +161,9 @@ class TableFigures:
         """Messages with batches."""
         self.batches = 0
         self.sent_bytes = 0
-        """Of Sample replies. What clients on this machine gather themselves is not sent."""
+        """Of Sample replies."""
+        self.lent_bytes = 0
+        """Of batches, or parts of them, that clients on this machine gathered themselves."""
         self.updates_applied = self.updates_gone = self.updates_rejected = 0
         """Priority updates, by item."""
         self.append = {stage: Durations() for stage in APPEND_STAGES}
@@ -146,7 +175,8 @@ class TableFigures:
         self.committed_rows = 0
         self.waits: dict[tuple[str, str], Waits] = {}
         """By side (``insert``, ``sample``) and the limiter's class."""
-        self.looked_at = 0.0
+        self.look_at = 0.0
+        """When the ages of a message are to be looked at next, by `time.perf_counter`."""
         self.looked_items = 0
         """Items of messages whose ages were looked at, one message now and then;"""
         self.age_steps = 0
@@ -155,6 +185,42 @@ class TableFigures:
         """those of known policy version,"""
         self.version_lag = 0
         """and the sum of how many versions these are behind the newest inserted."""
+
+    def applied(self, new_rows: int, duplicate_rows: int, received_bytes: int, decode_s: float, wait_s: float, store_s: float) -> None:
+        """A block."""
+        self.blocks += 1
+        self.rows += new_rows
+        self.duplicate_rows += duplicate_rows
+        self.received_bytes += received_bytes
+        stages = self.append
+        stages["decode"].add(decode_s)
+        stages["wait"].add(wait_s)
+        stages["store"].add(store_s)
+
+    def answered(
+        self, batches: int, sent_bytes: int, lent_bytes: int, wait_s: float, draw_s: float, fill_s: float, seen: Seen | None
+    ) -> None:
+        """A request, or a part of it, with batches."""
+        self.replies += 1
+        self.batches += batches
+        self.sent_bytes += sent_bytes
+        self.lent_bytes += lent_bytes
+        stages = self.sample
+        stages["wait"].add(wait_s)
+        stages["draw"].add(draw_s)
+        stages["fill"].add(fill_s)
+        if seen is not None:
+            self.look_at = time.perf_counter() + LOOKED_EVERY_S
+            self.looked_items += seen.items
+            self.age_steps += seen.age_steps
+            self.version_items += seen.version_items
+            self.version_lag += seen.version_lag
+
+    def updated(self, applied: int, gone: int, rejected: int) -> None:
+        """Priorities."""
+        self.updates_applied += applied
+        self.updates_gone += gone
+        self.updates_rejected += rejected
 
     def waits_of(self, side: str, limiter: str) -> Waits:
         """Those held back on one side by one kind of limiter."""
@@ -182,6 +248,10 @@ class Figures:
         self.parameters_published = 0
         self.parameters_fetched = 0
         """Sets sent."""
+
+    def refused(self, error: Exception) -> None:
+        """A call, or a batch of a stream that goes on, ended with `error`."""
+        self.errors[type(error).__name__ if isinstance(error, ReplayStoreError) else "Unexpected"] += 1
 
     def table(self, name: str) -> TableFigures:
         """Of a table that exists; the same object until the table is gone."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.errors import InvalidArgument
+from replaystore.server.figures import Figures
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call
 from replaystore.server.waiting import Waker, bounded_wait, in_thread
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 class ParameterService:
     """Serves PublishParameters and FetchParameters."""
 
-    def __init__(self, store: Store, options: ServerOptions, disk: ThreadPoolExecutor) -> None:
-        self._store, self._options, self._disk = store, options, disk
+    def __init__(self, store: Store, options: ServerOptions, disk: ThreadPoolExecutor, figures: Figures) -> None:
+        self._store, self._options, self._disk, self._figures = store, options, disk, figures
         self._waiting: set[Waker] = set()
         self._remove = store.on_parameters(self._published)
 
@@ -43,20 +44,25 @@ class ParameterService:
         assembly = Assembly(self._options.max_parameters_bytes)
         while (message := await call.read()) is not grpc.aio.EOF:
             assembly.add(message)
+            if assembly.header is not None:
+                call.require(assembly.header.name)
         if assembly.header is None:
             raise InvalidArgument("a parameter set has at least one message")
         version = await in_thread(self._disk, lambda: self._store.publish_parameters(assembly.header.name, assembly.arrays()))
+        self._figures.parameters_published += 1
         return bytes(pb.PublishParametersReply(version=version).SerializeToString())
 
     async def fetch(self, message: bytes, call: Call) -> None:
         """FetchParameters. Waiters cost a set entry and no thread."""
         request = parse_message(pb.FetchParametersRequest, message, "request")
+        call.require(request.name)
         wait_s = bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
         found = await self._newer(request.name, request.newer_than, wait_s)
         if found is not None:
             arrays, version = found
             for part in encode_parts(arrays, version=version):
                 await call.write(part)
+            self._figures.parameters_fetched += 1
 
     async def _newer(self, name: str, newer_than: int, timeout_s: float) -> tuple[dict[str, npt.NDArray[Any]], int] | None:
         deadline = time.monotonic() + timeout_s

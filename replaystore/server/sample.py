@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ReferenceType, ref
 
@@ -13,7 +15,9 @@ from replaystore.errors import ReplayStoreError
 from replaystore.sampling import PreparedSample, SampleRequest
 from replaystore.schema.selectors import Uniform
 from replaystore.schema.views import Episode, Hindsight
+from replaystore.server.access.roles import NEEDS
 from replaystore.server.describing import Described
+from replaystore.server.figures import Figures, Seen, TableFigures
 from replaystore.server.local import Asked, Borrowing, Lending
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call, reported
@@ -45,6 +49,9 @@ _MOST_ROWS = 100_000
 
 _SHORTEST_NOTICE_S = 0.02
 
+_UPDATES = NEEDS["UpdatePriorities"][0][1]
+"""The role that priorities need which ride on a request."""
+
 _MANY_ROWS = 1 << 18
 """An index over fewer is built in a millisecond or so."""
 
@@ -52,26 +59,29 @@ _MANY_ROWS = 1 << 18
 class SampleService:
     """Serves Sample streams and priority updates."""
 
-    def __init__(self, store: Store, options: ServerOptions, copying: ThreadPoolExecutor, lending: Lending) -> None:
-        self._store, self._options, self._copying, self._lending = store, options, copying, lending
+    def __init__(self, store: Store, options: ServerOptions, copying: ThreadPoolExecutor, lending: Lending, figures: Figures) -> None:
+        self._store, self._options, self._copying, self._lending, self._figures = store, options, copying, lending, figures
 
     async def sample(self, _: Any, call: Call) -> None:
         """One stream. Requests are answered one after the other; while a large reply leaves, the next one is made."""
         outgoing, sizes = (
-            _Outgoing(call, self._options.inline_bytes),
+            _Outgoing(call, self._options.inline_bytes, self._figures),
             _Sizes(self._options.max_message_bytes - _OVERHEAD_BYTES),
         )
         borrowing = Borrowing(self._lending, call.peer)
+        self._figures.sample_streams += 1
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 try:
                     incoming = decode_sample_request(message)
                 except ReplayStoreError as error:  # ends the stream when the message has no readable number
+                    self._figures.refused(error)
                     await outgoing.write(_failed(request_number(message), None, error, 0))
                     continue
                 await self._answer(incoming, sizes, outgoing, borrowing)
             await outgoing.drain()
         finally:
+            self._figures.sample_streams -= 1
             borrowing.close()
 
     async def _answer(self, incoming: IncomingSample, sizes: _Sizes, outgoing: _Outgoing, borrowing: Borrowing) -> None:
@@ -79,21 +89,25 @@ class SampleService:
         counts: UpdateCounts | None = None
         done = 0
         while done < incoming.batches:
+            figures = None
             try:
-                table = self._store.table(incoming.table)
+                table = outgoing.call.table(self._store, incoming.table)
+                figures = self._figures.table(table.name)
                 if not done and incoming.updates is not None:
+                    outgoing.call.require(incoming.table, _UPDATES)
                     counts = await self._update(table, incoming.updates)
                 if incoming.request is None:
                     reply = _Reply(prefix(_header(incoming.number, counts), b"", 0), 1)
                 else:
                     asked = borrowing.asked(table, incoming.header, first=not done)
-                    reply = await self._draw(table, incoming, incoming.request, done, counts, sizes, outgoing, asked)
+                    reply = await self._draw(table, incoming, incoming.request, done, counts, sizes, outgoing, asked, figures)
                     if reply.kept is not None:
                         borrowing.keep(incoming.header, reply.kept)
             except ReplayStoreError as error:
+                self._figures.refused(error)
                 sizes.forget(incoming.query)
                 reply = _Reply(_failed(incoming.number, counts, error, 1), 1)
-            await outgoing.write(reply.message)
+            await outgoing.write(reply.message, figures)
             done, counts = done + reply.batches, None
 
     def _is_long(self, table: Table, request: SampleRequest, rows: int) -> bool:
@@ -114,6 +128,7 @@ class SampleService:
         sizes: _Sizes,
         outgoing: _Outgoing,
         asked: Asked,
+        figures: TableFigures,
     ) -> _Reply:
         """The next batches of a request that are to travel together, as many as the limiter lets through, but at least one."""
         rows = request.batch_size * request.view.rows
@@ -121,15 +136,34 @@ class SampleService:
         most = max(1, min(incoming.batches - done, most_rows // rows, sizes.together(incoming.query, table, asked.local)))
         long = self._is_long(table, request, rows * most)
         look = asked.due()
+        began = perf_counter()
+        draw_s = fill_s = 0.0
+        seen: Seen | None = None
 
-        def prepare(ticket: Ticket | None) -> DrawnSample | None:
+        def draw(ticket: Ticket | None) -> DrawnSample | None:
             if incoming.step_ids is not None:
                 return table.prepare_at(request, incoming.step_ids, incoming.as_of)
             if incoming.batches == 1:
                 return table.try_prepare(request, ticket)
             return table.try_prepare_group(request, incoming.seeds[done : done + most], incoming.betas[done : done + most], ticket)
 
+        def prepare(ticket: Ticket | None) -> DrawnSample | None:
+            nonlocal draw_s, seen
+            begun = perf_counter()
+            prepared = draw(ticket)
+            draw_s = perf_counter() - begun
+            if prepared is not None and begun >= figures.look_at:
+                seen = Seen.of(prepared.gathered.small, table.newest_version)
+            return prepared
+
         def fill(prepared: DrawnSample, described: Described | None, layout: Layout) -> _Reply:
+            nonlocal fill_s
+            begun = perf_counter()
+            reply = make(prepared, described, layout)
+            fill_s = perf_counter() - begun
+            return reply
+
+        def make(prepared: DrawnSample, described: Described | None, layout: Layout) -> _Reply:
             header = _header(incoming.number, counts, prepared) + asked.answer(described, prepared.first_step)
             message = _fill(prepared, described, header, layout)
             if described is None:
@@ -172,7 +206,10 @@ class SampleService:
 
         timeout_s = bounded_wait("header.timeout_s", incoming.timeout_s, self._options.max_wait_s)
         notice_s = max(incoming.notice_s, _SHORTEST_NOTICE_S) if incoming.notice_s > 0 else float("inf")
-        reply = await wait_turn(table.sampling, attempt, timeout_s, why, tell, notice_s, notice_s)
+        waits = lambda: figures.waits_of("sample", type(table.config.rate_limiter).__name__)  # noqa: E731
+        reply = await wait_turn(table.sampling, attempt, timeout_s, why, tell, notice_s, notice_s, waits)
+        waited_s = perf_counter() - began - draw_s - fill_s
+        figures.answered(reply.batches, len(reply.message), reply.gathered_bytes, waited_s, draw_s, fill_s, seen)
         sizes.note(incoming.query, table, reply)
         return reply
 
@@ -193,13 +230,16 @@ class SampleService:
 
     async def _update(self, table: Table, updates: Updates) -> UpdateCounts:
         if len(updates.step_ids) > self._options.inline_items:
-            return await in_thread(self._copying, lambda: table.update_priorities(updates.step_ids, updates.priorities, updates.selector))
-        return table.update_priorities(updates.step_ids, updates.priorities, updates.selector)
+            counts = await in_thread(self._copying, lambda: table.update_priorities(updates.step_ids, updates.priorities, updates.selector))
+        else:
+            counts = table.update_priorities(updates.step_ids, updates.priorities, updates.selector)
+        self._figures.table(table.name).updated(counts.applied, counts.gone, counts.rejected)
+        return counts
 
     async def update_priorities(self, message: bytes, call: Call) -> bytes:
         """The unary call."""
         table, updates = decode_update(message)
-        return bytes(_counts(await self._update(self._store.table(table), updates)).SerializeToString())
+        return bytes(_counts(await self._update(call.table(self._store, table), updates)).SerializeToString())
 
 
 class _Reply(NamedTuple):
@@ -251,29 +291,36 @@ class _Sizes:
 class _Outgoing:
     """Replies on their way: one at a time, in order; a large one leaves while the next is made."""
 
-    def __init__(self, call: Call, inline_bytes: int) -> None:
-        self._call, self._inline_bytes = call, inline_bytes
+    def __init__(self, call: Call, inline_bytes: int, figures: Figures) -> None:
+        self.call, self._inline_bytes, self._figures = call, inline_bytes, figures
         self._leaving: asyncio.Future[None] | None = None
 
-    async def write(self, reply: bytes) -> None:
+    async def write(self, reply: bytes, table: TableFigures | None = None) -> None:
+        """`table`: where it counts, if it is about one that there is."""
         await self.drain()
-        if len(reply) > self._inline_bytes:
-            expect_large(len(reply))
-            self._leaving = asyncio.ensure_future(self._call.write_apart(reply))
-            self._leaving.add_done_callback(_seen)
-        else:
-            await self._call.write(reply)
+        began, size = perf_counter(), len(reply)
+        self._figures.sample_in_flight_bytes += size
+        if size > self._inline_bytes:
+            expect_large(size)
+            self._leaving = asyncio.ensure_future(self.call.write_apart(reply))
+            self._leaving.add_done_callback(partial(self._left, table, size, began))
+            return
+        try:
+            await self.call.write(reply)
+        finally:
+            self._left(table, size, began)
+
+    def _left(self, table: TableFigures | None, size: int, began: float, leaving: asyncio.Future[None] | None = None) -> None:
+        self._figures.sample_in_flight_bytes -= size
+        if table is not None:
+            table.sample["send"].add(perf_counter() - began)
+        if leaving is not None and not leaving.cancelled():
+            leaving.exception()  # nobody waits for the last reply to a client that has gone
 
     async def drain(self) -> None:
         if self._leaving is not None:
             leaving, self._leaving = self._leaving, None
             await leaving
-
-
-def _seen(leaving: asyncio.Future[None]) -> None:
-    """Nobody waits for the last reply to a client that has gone."""
-    if not leaving.cancelled():
-        leaving.exception()
 
 
 def _fill(prepared: PreparedSample, described: Described | None, header: bytes, layout: Layout) -> bytes:
