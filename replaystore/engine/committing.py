@@ -24,6 +24,9 @@ SEALED_BYTES = 512 << 20
 INSPECTED_FILES = 16
 """Chunk files of each column that a commit looks at, beside the newest: has something outside changed them?"""
 
+FULL_S = 30.0
+"""For so long after a refused block a disk is taken to be full still; writers try again far more often."""
+
 
 class Committing:
     """Shares the table's lock; the slow parts of a commit run without it."""
@@ -35,6 +38,7 @@ class Committing:
         self._publishing = threading.Lock()
         self._error: StorageError | None = None
         self._unreadable: StorageError | None = None
+        self._full: tuple[DiskFull, float, int] | None = None
         self._closed = False
         self._last_published = 0.0
         self._rotated = False
@@ -56,6 +60,16 @@ class Committing:
         if self._error is not None:
             raise self._error
 
+    @property
+    def trouble(self) -> StorageError | None:
+        """Why the disk does not take what is written: the error for which inserts are refused, or that of the last block if it was full."""
+        trouble = self._unreadable or self._error
+        if trouble is None and self._full is not None:
+            error, since, next_step = self._full
+            if self._files.next_step == next_step and time.monotonic() - since < FULL_S:
+                return error
+        return trouble
+
     def check_readable(self) -> None:
         """Raises the error for which even sampling is refused: a file has become shorter than its mapping, which must not be touched."""
         if self._unreadable is not None:
@@ -64,7 +78,9 @@ class Committing:
     def refuse(self, error: ReplayStoreError) -> None:
         """A full disk may be tried again, for nothing was acknowledged; after anything else the state of the files is not known."""
         with self._lock:
-            if self._error is None and not isinstance(error, DiskFull):
+            if isinstance(error, DiskFull):
+                self._full = DiskFull(str(error)), time.monotonic(), self._files.next_step
+            elif self._error is None:
                 kind = Corruption if isinstance(error, Corruption) else StorageError
                 self._error = kind(f"table {self._name!r} refuses inserts since: {error}. Mend the disk, then restart; sampling goes on")
             self._moved.notify_all()

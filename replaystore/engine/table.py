@@ -361,6 +361,11 @@ class Table(Sampling):
         """Refuses inserts from now on: something outside a single call went wrong with the files."""
         self._committing.refuse(error)
 
+    @property
+    def trouble(self) -> StorageError | None:
+        """Why the disk does not take what is written, or None; sampling may go on all the same."""
+        return self._committing.trouble
+
     def wait_durable(self, step: int, timeout_s: float) -> int:
         """Returns the durable position once it has reached `step`; asks for a commit at once.
 

@@ -6,10 +6,11 @@ import os
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from replaystore.errors import ReplayStoreError
 from replaystore.server.address import check_exposure, claim_socket_path, join_address, parse_address
+from replaystore.server.health import Health
 from replaystore.wire.methods import SERVICE
 
 PATIENCE_S = 2.0
@@ -57,11 +58,8 @@ class Recovering:
             pass
         if not listening:
             return
-        servicer = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(Health(lambda table: False, tuple, opened=False), server)
         server.add_generic_rpc_handlers((_Later(self),))
-        for name in ("", SERVICE):
-            await servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         await server.start()
         self._server = server
 
@@ -72,7 +70,7 @@ class Recovering:
     async def stop(self) -> None:
         """Makes room for the server."""
         if self._server is not None:
-            await self._server.stop(0)
+            await self._server.stop(0)  # whoever watches its health watches that of the server next
         if self._socket_path is not None and os.path.exists(self._socket_path):
             os.unlink(self._socket_path)
 

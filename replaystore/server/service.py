@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 import replaystore
@@ -20,6 +20,7 @@ from replaystore.server.append import AppendService
 from replaystore.server.bounds import Bounds
 from replaystore.server.control import ControlService
 from replaystore.server.figures import Figures
+from replaystore.server.health import Health
 from replaystore.server.local import Lending
 from replaystore.server.options import ServerOptions
 from replaystore.server.parameters import ParameterService
@@ -54,7 +55,7 @@ class Server:
         self._copying = ThreadPoolExecutor(self._options.threads, "replaystore-copy")
         self._disk = ThreadPoolExecutor(self._options.waiting_threads, "replaystore-disk")
         self._store = store
-        self._health = health.aio.HealthServicer()
+        self._health = Health(lambda name: store.table(name).trouble is None, store.tables)
         self._server: Any = None
         self._parameters: ParameterService | None = None
         self._lending: Lending | None = None
@@ -89,11 +90,10 @@ class Server:
             raise InvalidArgument("listen and unix are both None: a server needs somewhere to listen")
         self.addresses = tuple(addresses)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
+        self._health.identify = lambda context: self._calls.identify(context)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         await self._server.start()
-        for name in ("", SERVICE):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def _bind(self, address: str, asked: str) -> int:
         try:
@@ -152,7 +152,7 @@ class Server:
         """Ends every call with a clear status, the listening first of all. Calls that hang are cut off after `ServerOptions.grace_s`."""
         if self._server is None:
             return
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         await self._calls.drain(_DRAINING * self._options.grace_s)
         await self._server.stop((1 - _DRAINING) * self._options.grace_s)
         if self._parameters is not None:

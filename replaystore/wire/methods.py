@@ -4,6 +4,9 @@ from __future__ import annotations
 
 SERVICE = "replaystore.v1.ReplayStore"
 
+TABLE_HEALTH = "replaystore.table/"
+"""Before a table's name, in the standard health service."""
+
 PROTOCOL = 1
 """Version of the contract; raised when a client of the older one could misunderstand."""
 
