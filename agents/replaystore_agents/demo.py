@@ -23,12 +23,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
 import replaystore as rs
-from replaystore_agents import report
 from replaystore_agents.algorithms.base import spaces_of
 from replaystore_agents.algorithms.dqn import DQN, DQNConfig
 from replaystore_agents.cli import ensure_table
 from replaystore_agents.offline import OFFLINE_PRESETS, OfflineConfig, OfflineResult, train_offline
 from replaystore_agents.online import OnlineConfig, TrainResult, train
+from replaystore_agents.reports import demo as report
 from replaystore_agents.trunk.children import ChildError, Children
 from replaystore_agents.trunk.hyper import to_json
 from replaystore_agents.trunk.runs import RunFolder

@@ -1,0 +1,1 @@
+"""Reports: what run folders say, as plots, tables and CSV."""
