@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import replaystore as rs
 from replaystore.cli import bench, checking, inspect, snapshots, text
+from replaystore.cli.options import say_settings, takes_settings
 from replaystore.cli.target import open_target
 
 app = typer.Typer(
@@ -29,46 +29,43 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on one line, for progra
 Newest = Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, max=100_000, help="How many, the newest ones.")]
 
 
-class Durability(StrEnum):
-    """When an insert is acknowledged."""
-
-    interval = "interval"
-    fsync = "fsync"
-
-
 @app.command()
+@takes_settings
 def serve(
-    path: Annotated[Path, typer.Option(metavar="DIR", help="The store's folder; made when there is none.")],
-    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Port 0 takes a free one; empty for a unix socket only.")] = (
-        "127.0.0.1:7777"
-    ),
-    unix: Annotated[str | None, typer.Option(metavar="PATH", help="A unix socket to listen on as well.")] = None,
-    durability: Annotated[
-        Durability, typer.Option(help="Acknowledge an insert when the kernel has it (survives kill -9), or when the disk has it.")
-    ] = Durability.interval,
-    commit_interval_ms: Annotated[
-        float, typer.Option(metavar="MS", min=1, max=60_000, help="Milliseconds between group commits to the disk.")
-    ] = 200,
-    snapshots_folder: Annotated[
-        Path | None, typer.Option("--snapshots", metavar="DIR", help="Let clients have snapshots made, each in a folder of its own in DIR.")
-    ] = None,
-    no_local: Annotated[bool, typer.Option("--no-local", help="Send everything, also to clients that could read the files.")] = False,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow addresses that other machines can reach.")] = False,
+    *,
     json_ready: Annotated[bool, typer.Option("--json-ready", help="When ready, print one line of JSON instead of text.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print each setting, its value and its origin; serve nothing.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --print-config: JSON on one line, for programs.")] = False,
+    **given: Any,
 ) -> None:
-    """Serve a store over gRPC until SIGTERM or Ctrl-C."""
-    from replaystore.cli import serving
-    from replaystore.server.options import ServerOptions
-    from replaystore.server.run import serve as until_signal
+    """Serve a store over gRPC until SIGTERM or Ctrl-C.
 
+    Every setting can also come from an environment variable (REPLAYSTORE_MAX_TABLES) or from replaystore.toml (max_tables); the command
+    line counts most, then the environment, then the file.
+    """
+    from replaystore.cli import serving
+    from replaystore.server.run import serve as until_signal
+    from replaystore.settings.loading import load
+    from replaystore.settings.serving import check_complete, server_options
+
+    loaded = load(given)
+    settings = loaded.settings
+    if print_config:
+        say_settings(loaded, as_json=json)
+        return
+    path = check_complete(settings)
     serving.log_to_stderr()
+    if loaded.file is not None:
+        text.note(f"settings from {loaded.file}")
     running = until_signal(
         path,
-        listen or None,
-        unix,
-        durability=durability.value,
-        commit_interval_s=commit_interval_ms / 1000,
-        options=ServerOptions(insecure=insecure, snapshots=snapshots_folder, local=not no_local),
+        settings.listen or None,
+        None if settings.unix is None else str(settings.unix),
+        durability=settings.durability,
+        commit_interval_s=settings.commit_interval_ms / 1000,
+        options=server_options(settings),
         on_ready=lambda info: serving.say_ready(info, as_json=json_ready),
         on_stopping=lambda signal: text.note(f"{signal}: finishing calls, closing the store"),
         on_compiling=lambda: text.note("compiling kernels, once after an installation: about half a minute"),

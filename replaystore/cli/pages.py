@@ -1,13 +1,15 @@
-"""docs/CLI.md: the help of every command, as it is printed. ``python -m replaystore.cli.pages docs/CLI.md``, or ``make docs``."""
+"""Pages made from the code: ``python -m replaystore.cli.pages docs/CLI.md docs/SETTINGS.md``, or ``make docs``."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
+
+from replaystore.settings.page import settings_page
 
 WIDTH = 100
 
@@ -22,7 +24,7 @@ Reading commands take a store's folder, also while a server uses it (they open i
 
 
 def markdown() -> str:
-    """The whole page."""
+    """docs/CLI.md: the help of every command, as it is printed."""
     from replaystore.cli.app import app
 
     parts = [INTRODUCTION]
@@ -43,5 +45,10 @@ def _helps(command: Any, path: list[str], parent: Any) -> Iterator[tuple[list[st
         yield from _helps(child, [*path, name], context)
 
 
+PAGES: dict[str, Callable[[], str]] = {"CLI.md": markdown, "SETTINGS.md": settings_page}
+"""What makes each page."""
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(markdown())
+    for page in map(Path, sys.argv[1:]):
+        page.write_text(PAGES[page.name]())
