@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,8 +13,8 @@ from typing import Any, TypeVar
 
 import grpc
 
-from replaystore.errors import DeadlineExceeded, InvalidArgument, PermissionDenied, ReplayStoreError
-from replaystore.wire.errors import ERROR_KEY, error_of
+from replaystore.errors import DeadlineExceeded, InvalidArgument, Overloaded, PermissionDenied, ReplayStoreError
+from replaystore.wire.errors import ERROR_KEY, RETRY_KEY, error_of
 from replaystore.wire.methods import MAX_MESSAGE_BYTES, path_of
 from replaystore_client.watchdog import Silence
 
@@ -37,6 +38,9 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 
+_TOO_LARGE = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
+"""In gRPC's details when a message was refused for its size."""
+
 _CONNECTION_CODES = frozenset(("UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL"))
 """What gRPC itself says when a connection is lost. With our metadata they mean what that says."""
 
@@ -56,6 +60,14 @@ class Backoff:
         pause = self._next_s * random.uniform(0.5, 1.0)
         self._next_s = min(2 * self._next_s, LONGEST_RETRY_S)
         return pause
+
+    def after(self, failure: ReplayStoreError) -> float | None:
+        """How long to wait before trying again after `failure`, at least as long as a refusal asks for; None where that cannot help."""
+        if isinstance(failure, ConnectionLost):
+            return self.pause_s()
+        if isinstance(failure, Overloaded) and failure.retry_after_s is not None:
+            return max(self.pause_s(), failure.retry_after_s * random.uniform(1.0, 1.5))
+        return None
 
 
 class Connection:
@@ -156,7 +168,7 @@ class Connection:
         return self.retry(attempt, timeout_s)
 
     def retry(self, attempt: Callable[[float, bool], T], timeout_s: float) -> T:
-        """The result of `attempt`, repeated while the connection fails.
+        """The result of `attempt`, repeated while the connection fails or the server says when to come again.
 
         Args:
             attempt: is given the seconds that remain, and whether the server cannot have seen an earlier attempt.
@@ -164,6 +176,7 @@ class Connection:
 
         Raises:
             DeadlineExceeded: for `timeout_s`; says what was wrong with the connection.
+            Overloaded: the server had no room in `timeout_s`, or is known to have none for longer.
         """
         deadline = time.monotonic() + timeout_s
         backoff, fresh = Backoff(), True
@@ -174,8 +187,8 @@ class Connection:
                 failure: ReplayStoreError = error
             except grpc.RpcError as error:
                 failure = self.translate(error)
-            pause = backoff.pause_s()
-            if not isinstance(failure, ConnectionLost) or time.monotonic() + pause >= deadline:
+            pause = backoff.after(failure)
+            if pause is None or time.monotonic() + pause >= deadline:
                 raise failure from None
             fresh = fresh and _NOT_CONNECTED in str(failure)
             time.sleep(pause)
@@ -183,14 +196,20 @@ class Connection:
     def translate(self, error: Any) -> ReplayStoreError:
         """What a gRPC error means; `ConnectionLost` when trying again may help."""
         code, details = error.code().name, error.details() or ""
-        kind = next((value for key, value in error.trailing_metadata() or () if key == ERROR_KEY), None)
+        trailing = dict(error.trailing_metadata() or ())
+        kind = trailing.get(ERROR_KEY)
         if kind is None and code in _CONNECTION_CODES:
             return self.lost(details)
         if kind is None and code == "UNIMPLEMENTED":
             return ReplayStoreError(f"{self.address} is no replaystore server, or one of another version ({details})")
         if kind is None and code == "DEADLINE_EXCEEDED":
             return DeadlineExceeded(f"{self.address} did not answer in time; raise timeout_s, or see whether the server is alive")
-        return error_of(kind, code, details)
+        if kind is None and code == "RESOURCE_EXHAUSTED" and (sizes := _TOO_LARGE.search(details)):
+            return InvalidArgument(
+                f"a message to or from {self.address} has {sizes[1]} bytes, at most {sizes[2]} are taken: send or ask for less at once "
+                "(a writer with a smaller block_rows, fewer items per call), or start the server with a larger --max-message-bytes"
+            )
+        return error_of(kind, code, details, trailing.get(RETRY_KEY))
 
     def silent(self, seconds: float) -> ConnectionLost:
         """The error for a server that is connected and says nothing."""

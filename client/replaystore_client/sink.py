@@ -171,6 +171,8 @@ class RemoteSink:
         waited = f"waited {timeout_s:g} s {what} ({self._rows_in_flight} rows are not acknowledged)"
         if self._blocked is not None:
             return NotReady(f"{waited}: {self._blocked}")
+        if isinstance(self._trouble, Overloaded):
+            return Overloaded(f"{waited}: {self._trouble}", self._trouble.retry_after_s)
         if self._trouble is not None:
             kind = DeadlineExceeded if isinstance(self._trouble, ConnectionLost) else type(self._trouble)
             return kind(f"{waited}: {self._trouble}")
@@ -196,13 +198,14 @@ class RemoteSink:
             except Exception as error:  # nobody would see it in this thread
                 failure = ReplayStoreError(f"the writer's connection to {self._connection.address} failed: {error!r}")
             with self._changed:
-                if self._requests is not None:
+                if self._requests is not None and not isinstance(failure, Overloaded):
                     backoff = Backoff()
                 self._requests, self._blocked, self._trouble = None, None, failure
                 if not isinstance(failure, _TRANSIENT):
                     self._failure = failure
                 self._changed.notify_all()
-                if self._failure is not None or self._changed.wait_for(lambda: self._closing, backoff.pause_s()):
+                pause = backoff.after(failure) or backoff.pause_s()
+                if self._failure is not None or self._changed.wait_for(lambda: self._closing, pause):
                     return
 
     def _serve_stream(self) -> None:

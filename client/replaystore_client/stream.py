@@ -15,7 +15,7 @@ import numpy.typing as npt
 from replaystore.errors import InvalidArgument, ReplayStoreError
 from replaystore.wire.memory import expect_large
 from replaystore.wire.samples import decode_sample_reply
-from replaystore_client.connection import Backoff, Connection, ConnectionLost
+from replaystore_client.connection import Backoff, Connection
 from replaystore_client.local import LocalPath
 from replaystore_client.local.path import Mode
 from replaystore_client.watchdog import LATE_S, watch
@@ -80,6 +80,7 @@ class SampleStream:
 
         Raises:
             DeadlineExceeded: no connection for `timeout_s`; the requests stay in flight. Call again.
+            Overloaded: the server had no room for `timeout_s`; likewise.
             ReplayStoreError: the server ended the stream; the requests in flight are gone.
         """
         deadline = time.monotonic() + timeout_s
@@ -101,8 +102,8 @@ class SampleStream:
             finally:
                 self.late_after = float("inf")
             self._drop_call()
-            pause = backoff.pause_s()
-            if not isinstance(failure, ConnectionLost):
+            pause = backoff.after(failure)
+            if pause is None:
                 self._unanswered.clear()
                 raise failure from None
             if time.monotonic() + pause >= deadline:

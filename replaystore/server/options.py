@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from replaystore.wire.methods import MAX_MESSAGE_BYTES, MAX_PARAMETERS_BYTES
@@ -15,6 +15,22 @@ class ServerOptions:
     insecure: bool = False
     """Listen on addresses that other machines can reach, although nothing is encrypted and nobody is asked who they are."""
 
+    token_file: Path | None = None
+    """Callers must show a token of this file, and may do what it says of them; read again when it changes. See docs/SECURITY.md."""
+
+    tokens: str = field(default="", repr=False)
+    """What would be in such a file, for servers that are given it by their environment."""
+
+    tls_cert: Path | None = None
+    """PEM file of the server's certificate, those between it and its root appended: all but unix sockets are encrypted. Read again when it
+    changes, as are the next two."""
+
+    tls_key: Path | None = None
+    """PEM file of the certificate's private key."""
+
+    tls_client_ca: Path | None = None
+    """PEM file of certificates: clients must show one that one of these has signed."""
+
     max_message_bytes: int = MAX_MESSAGE_BYTES
     """Larger messages are refused."""
 
@@ -22,7 +38,7 @@ class ServerOptions:
     """Larger parameter sets are refused."""
 
     max_streams: int = 4096
-    """Streams that may be open at once, of writers, of samplers, of rows and parameters on their way; as many single calls may run besides."""
+    """Streams that may be open at once: of writers, samplers, rows and parameters on their way. As many single calls may run besides."""
 
     max_in_flight_bytes: int = 4 << 30
     """Of messages in memory: half for what comes in (blocks that are not stored yet, parameters), half for what goes out (batches, rows,
@@ -69,6 +85,12 @@ class ServerOptions:
 
     snapshots: Path | None = None
     """Where clients may have snapshots made, each in a folder of its own; None: nowhere."""
+
+    metrics: str | None = None
+    """``HOST:PORT`` where metrics, ``/healthz`` and ``/readyz`` are served over HTTP; None: nowhere."""
+
+    otlp: str | None = None
+    """URL of an OpenTelemetry collector that gets a trace of every message and commit; None: there are no traces."""
 
     threads: int = 4
     """For copying."""
