@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from replaystore.errors import PermissionDenied
 from replaystore.schema.columns import check_name
+from replaystore.server.access.roles import Role
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call
 from replaystore.server.waiting import bounded_wait, in_thread
@@ -41,24 +42,24 @@ class ControlService:
     async def _run(self, call: Callable[[], T]) -> T:
         return await in_thread(self._disk, call)
 
-    async def create_table(self, request: Any) -> Any:
+    async def create_table(self, request: Any, call: Call) -> Any:
         """CreateTable."""
         config = parse_config(request.config_json)
         await self._run(lambda: self._store.create_table(request.table, config, exist_ok=request.exist_ok))
         return await self._run(lambda: encode_description(self._store.describe(request.table)))
 
-    async def alter_table(self, request: Any) -> Any:
+    async def alter_table(self, request: Any, call: Call) -> Any:
         """AlterTable."""
         changes = decode_changes(request)
         await self._run(lambda: self._store.alter_table(request.table, **changes))
         return await self._run(lambda: encode_description(self._store.describe(request.table)))
 
-    async def drop_table(self, request: Any) -> Any:
+    async def drop_table(self, request: Any, call: Call) -> Any:
         """DropTable."""
         await self._run(lambda: self._store.drop_table(request.table))
         return pb.DropTableReply()
 
-    async def snapshot(self, request: Any) -> Any:
+    async def snapshot(self, request: Any, call: Call) -> Any:
         """Snapshot."""
         folder = self._options.snapshots
         if folder is None:
@@ -68,46 +69,47 @@ class ControlService:
         timeout_s = bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
         return encode_report(await self._run(lambda: self._store.snapshot(request.table, out, **options, timeout_s=timeout_s)))
 
-    async def fork_table(self, request: Any) -> Any:
+    async def fork_table(self, request: Any, call: Call) -> Any:
         """ForkTable."""
         changes = decode_changes(request)
         timeout_s = bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
         await self._run(lambda: self._store.fork(request.table, request.new_table, **changes, timeout_s=timeout_s))
         return await self._run(lambda: encode_description(self._store.describe(request.new_table)))
 
-    async def list_tables(self, request: Any) -> Any:
+    async def list_tables(self, request: Any, call: Call) -> Any:
         """ListTables."""
-        return pb.ListTablesReply(tables=self._store.tables())
+        caller = call.caller
+        return pb.ListTablesReply(tables=[name for name in self._store.tables() if caller.role_for(name) >= Role.read])
 
-    async def describe_table(self, request: Any) -> Any:
+    async def describe_table(self, request: Any, call: Call) -> Any:
         """DescribeTable."""
         return encode_description(self._store.describe(request.table))
 
-    async def get_stats(self, request: Any) -> Any:
+    async def get_stats(self, request: Any, call: Call) -> Any:
         """GetStats."""
         return await self._run(lambda: encode_stats(self._store.stats(request.table)))
 
-    async def flush(self, request: Any) -> Any:
+    async def flush(self, request: Any, call: Call) -> Any:
         """Flush."""
-        table = self._store.table(request.table)
+        table = call.table(self._store, request.table)
         step, timeout_s = table.next_step, bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
         return pb.FlushReply(durable_step=await self._run(lambda: table.wait_durable(step, timeout_s)))
 
-    async def get_server_info(self, request: Any) -> Any:
+    async def get_server_info(self, request: Any, call: Call) -> Any:
         """GetServerInfo."""
         return self._info
 
     async def update_columns(self, message: bytes, call: Call) -> bytes:
         """UpdateColumns."""
         name, step_ids, values = decode_columns(message)
-        table = self._store.table(name)
+        table = call.table(self._store, name)
         counts = await self._run(lambda: table.changing.update_columns(step_ids, values, self._options.max_wait_s))
         return bytes(data.UpdateCounts(applied=counts.applied, gone=counts.gone, rejected=counts.rejected).SerializeToString())
 
     async def delete(self, message: bytes, call: Call) -> bytes:
         """Delete."""
         asked = decode_delete(message)
-        changing = self._store.table(asked.table).changing
+        changing = call.table(self._store, asked.table).changing
         act = changing.delete_episodes if asked.episodes else changing.delete_steps
         counts = await self._run(lambda: act(asked.numbers, asked.where, self._options.max_wait_s))
         return bytes(data.DeleteReply(deleted=counts.deleted, gone=counts.gone).SerializeToString())
@@ -115,7 +117,7 @@ class ControlService:
     async def read_steps(self, message: bytes, call: Call) -> None:
         """ReadSteps, a few megabytes per message."""
         request = parse_message(data.ReadStepsRequest, message, "request")
-        table = self._store.table(request.table)
+        table = call.table(self._store, request.table)
         columns = list(request.columns.names) if request.HasField("columns") else None
         row_bytes = sum(column.row_bytes for column in table.config.columns.values()) + _META_ROW_BYTES
         start = max(request.start, table.first_step)
@@ -125,7 +127,7 @@ class ControlService:
     async def read_episodes(self, message: bytes, call: Call) -> None:
         """ReadEpisodes."""
         request = parse_message(data.ReadEpisodesRequest, message, "request")
-        table = self._store.table(request.table)
+        table = call.table(self._store, request.table)
         given = (request.start if request.HasField("start") else None, request.stop if request.HasField("stop") else None)
         episodes = (await self._run(table.stats)).episodes
         start, stop, _ = slice(*given).indices(episodes)

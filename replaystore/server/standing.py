@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from replaystore.errors import NotFound, ReplayStoreError, StorageError
 from replaystore.server import surroundings
+from replaystore.server.access.callers import Caller
 from replaystore.server.figures import Figures, TableFigures
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call
@@ -36,12 +37,13 @@ class StandingService:
     async def status(self, message: bytes, call: Call) -> bytes:
         """GetServerStatus."""
         parse_message(pb.GetServerStatusRequest, message, "request")
-        return bytes(encode_status(await in_thread(self._disk, self._status)).SerializeToString())
+        caller = call.caller
+        return bytes(encode_status(await in_thread(self._disk, lambda: self._status(caller))).SerializeToString())
 
-    def _status(self) -> ServerStatus:
-        figures, disk = self._figures, surroundings.disk_of(self._store.path)
+    def _status(self, caller: Caller) -> ServerStatus:
+        options, figures, disk = self._options, self._figures, surroundings.disk_of(self._store.path)
         tables = []
-        for name in self._store.tables():
+        for name in filter(caller.role_for, self._store.tables()):
             try:
                 tables.append(self._table(self._store.table(name)))
             except NotFound:
@@ -62,17 +64,17 @@ class StandingService:
             threads=surroundings.thread_count(),
             append_streams=figures.append_streams,
             sample_streams=figures.sample_streams,
-            max_streams=0,
+            max_streams=options.max_streams,
             in_flight_bytes=figures.append_in_flight_bytes + figures.sample_in_flight_bytes,
-            max_in_flight_bytes=0,
+            max_in_flight_bytes=options.max_in_flight_bytes,
             disk_free_bytes=disk.free_bytes,
             disk_total_bytes=disk.total_bytes,
             filesystem=disk.filesystem,
             durability=self._store.durability,
             commit_interval_s=self._store.commit_interval_s,
-            encrypted=False,
-            authenticated=False,
-            metrics="",
+            encrypted=options.tls_cert is not None,
+            authenticated=bool(options.token_file or options.tokens or options.tls_client_ca),
+            metrics=options.metrics or "",
             strict_overcommit=surroundings.strict_overcommit(),
             tables=tuple(tables),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replaystore.errors import NotFound, PermissionDenied
 from replaystore.server.access.roles import Role
@@ -38,6 +38,9 @@ class Caller:
     """Patterns and roles: a name, or the beginning of names and ``*``. Of those that fit a name the longest one counts."""
 
     quotas: Quotas = Quotas()
+
+    credential: bytes = field(default=b"", repr=False)
+    """What it is known by: a digest of its token, or its certificate's name."""
 
     @property
     def everything(self) -> bool:
