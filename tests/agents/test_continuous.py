@@ -243,6 +243,22 @@ def test_the_noise_of_a_deterministic_policy_has_its_scale() -> None:
     assert noise.std() == pytest.approx(0.5 * 0.1 * 4.0, rel=0.04)
 
 
+def test_noise_that_wanders_is_an_ornstein_uhlenbeck_process() -> None:
+    agent = DDPG(SPACES, DDPGConfig(**SMALL, noise=0.02, ou_theta=0.15))
+    agent.actor.last.weight.data.zero_()
+    agent.actor.last.bias.data.zero_()
+    policy, seen, rng = agent.policy(), np.zeros((50, 3), np.float32), np.random.default_rng(0)
+    noise = np.stack([(policy.act(seen, rng, 0.5) - 2.0) / (4.0 * 0.5) for _ in range(600)])[50:].reshape(550, -1)
+    assert noise.std() == pytest.approx(0.02 / np.sqrt(1 - 0.85**2), rel=0.05)
+    for lag in (1, 5):
+        assert np.corrcoef(noise[:-lag].ravel(), noise[lag:].ravel())[0, 1] == pytest.approx(0.85**lag, abs=0.05)
+    assert abs(np.corrcoef(noise[:, 0], noise[:, 1])[0, 1]) < 0.5  # each environment has its own
+    assert policy.act(seen[:3], rng, 1.0).shape[0] == 3  # another number of environments begins anew
+    assert "theta" not in DDPG(SPACES, DDPGConfig(**SMALL)).policy().describe()  # as checkpoints of before have it
+    with pytest.raises(rs.InvalidArgument, match=r"ou_theta=1.5 must be from 0 to 1"):
+        DDPG(SPACES, DDPGConfig(**SMALL, ou_theta=1.5))
+
+
 @every_kind
 def test_images_are_read_too(kind: Any, config: Any) -> None:
     spaces = Spaces((2, 10, 10), 0, frames=2, action_shape=(2,))

@@ -58,7 +58,9 @@ class Bounds:
         return (actions * ((self.high - self.low) / 2) + (self.low + self.high) / 2).clip(self.low, self.high)
 
 
-def describe_actor(spaces: Spaces, kind: str, hidden: tuple[int, ...] = HIDDEN, body: str = "auto", noise: float = 0.0) -> dict[str, Any]:
+def describe_actor(
+    spaces: Spaces, kind: str, hidden: tuple[int, ...] = HIDDEN, body: str = "auto", noise: float = 0.0, theta: float = 0.0
+) -> dict[str, Any]:
     """An actor and its policy as JSON.
 
     Args:
@@ -67,13 +69,14 @@ def describe_actor(spaces: Spaces, kind: str, hidden: tuple[int, ...] = HIDDEN, 
         hidden: widths of its layers after the reader.
         body: the reader (trunk/networks.py).
         noise: standard deviation of a deterministic policy's exploration, where actions are in [−1, 1].
+        theta: how fast that noise returns to 0, where it is an Ornstein-Uhlenbeck process; 0: it is independent from step to step.
     """
     read = describe_body(
         spaces.observation_shape, hidden, body, observations=spaces.observations, first_observation=spaces.first_observation
     )
     return {
         "kind": kind, "body": read, "action_shape": list(spaces.action_shape), "low": spaces.action_low, "high": spaces.action_high,
-        "noise": noise, "frames": spaces.frames,
+        "noise": noise, "frames": spaces.frames, **({"theta": theta} if theta else {}),
     }  # fmt: skip
 
 
@@ -144,7 +147,11 @@ def _plain(widths: list[int]) -> nn.Sequential:
 
 
 class DeterministicPolicy(NetworkPolicy):
-    """What the actor says; explores with Gaussian noise of its own standard deviation times `explore`."""
+    """What the actor says; explores with Gaussian noise of its own standard deviation times `explore`.
+
+    With a `theta` the noise is an Ornstein-Uhlenbeck process in unit time steps, ``x ← (1 − theta) x + noise · N(0, 1)``, one for each
+    environment and component (Lillicrap et al. 2016, section 7). It goes on over the ends of episodes, where only a few steps remember it.
+    """
 
     kind: ClassVar[str] = "deterministic"
     network_of: ClassVar[type[nn.Module]] = DeterministicActor
@@ -152,6 +159,7 @@ class DeterministicPolicy(NetworkPolicy):
     def __init__(self, network: nn.Module, description: dict[str, Any], device: torch.device) -> None:
         super().__init__(network, description, int(description["frames"]), device)
         self._bounds, self._shape = Bounds(description["low"], description["high"]), tuple(description["action_shape"])
+        self._drift: Array | None = None
 
     @classmethod
     def from_description(cls, description: dict[str, Any], device: torch.device) -> DeterministicPolicy:
@@ -172,8 +180,16 @@ class DeterministicPolicy(NetworkPolicy):
     def _chosen(self, seen: torch.Tensor, rng: np.random.Generator, explore: float) -> Array:
         actions: Array = self._network(seen).cpu().numpy()
         if explore > 0:
-            actions = actions + np.float32(explore * self._description["noise"]) * rng.standard_normal(actions.shape, np.float32)
+            actions = actions + self._noise(actions.shape, rng, explore)
         return actions.clip(-1.0, 1.0)
+
+    def _noise(self, shape: tuple[int, ...], rng: np.random.Generator, explore: float) -> Array:
+        theta, noise, fresh = self._description.get("theta", 0.0), self._description["noise"], rng.standard_normal(shape, np.float32)
+        if not theta:
+            return np.float32(explore * noise) * fresh
+        before = np.zeros(shape, np.float32) if self._drift is None or self._drift.shape != shape else self._drift
+        self._drift = np.float32(1 - theta) * before + np.float32(noise) * fresh
+        return np.float32(explore) * self._drift
 
 
 class GaussianPolicy(DeterministicPolicy):
@@ -199,12 +215,12 @@ class ActorCritic(Learner):
     policy_of: ClassVar[type[DeterministicPolicy]]
     critic_count: ClassVar[int] = 2
 
-    def __init__(self, spaces: Spaces, config: Any, noise: float = 0.0) -> None:
-        """Makes actor, critics and target critics; `noise` is the policy's."""
+    def __init__(self, spaces: Spaces, config: Any, noise: float = 0.0, theta: float = 0.0) -> None:
+        """Makes actor, critics and target critics; `noise` and `theta` are the policy's."""
         super().__init__(spaces, config)
         need_continuous(spaces, self.name)
         self.bounds = Bounds(spaces.action_low, spaces.action_high)
-        self.description = describe_actor(spaces, self.policy_of.kind, config.hidden, config.body, noise)
+        self.description = describe_actor(spaces, self.policy_of.kind, config.hidden, config.body, noise, theta)
         self.dimensions = math.prod(spaces.action_shape)
         self.actor: Any = self.policy_of.network_of(self.description).to(self.device)
         self.critics, self.target_critics = (

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
+import replaystore as rs
 from replaystore_agents.algorithms.base import Spaces
 from replaystore_agents.algorithms.continuous import ActorCritic, ActorCriticConfig, DeterministicPolicy
 from replaystore_agents.trunk.devices import Tensors
@@ -21,6 +22,10 @@ class DDPGConfig(ActorCriticConfig):
 
     learning_rate: float = hyper(1e-3, "Adam's step size (Fujimoto et al. 2018, table 3; Lillicrap et al. 2016: the critic's).")
     noise: float = hyper(0.1, "Standard deviation of exploration, actions in [-1, 1] (Fujimoto et al. 2018; HER: 0.05 to 0.2).")
+    ou_theta: float = hyper(
+        0.0,
+        "Noise that wanders, and returns to 0 at this rate; noise is then its standard deviation per step (Lillicrap et al. 2016: 0.15).",
+    )
     action_penalty: float = hyper(0.0, "Weight of the mean squared action in the actor's loss (Plappert et al. 2018, for goal tasks: 1).")
     sparse: bool = hyper(False, "Rewards are -1 and 0: targets are cut to what they can sum to (Andrychowicz et al. 2017, appendix A).")
 
@@ -33,8 +38,10 @@ class DDPG(ActorCritic):
     critic_count = 1
 
     def __init__(self, spaces: Spaces, config: DDPGConfig) -> None:
-        """Makes the networks."""
-        super().__init__(spaces, config, config.noise)
+        """Makes the networks. InvalidArgument: `ou_theta` is not from 0 to 1."""
+        if not 0.0 <= config.ou_theta <= 1.0:
+            raise rs.InvalidArgument(f"ou_theta={config.ou_theta} must be from 0 to 1; 0.15 is usual, 0 makes independent noise")
+        super().__init__(spaces, config, config.noise, config.ou_theta)
         self.target_actor = deepcopy(self.actor)
         self._following.append((list(self.target_actor.parameters()), list(self.actor.parameters())))
 
@@ -64,6 +71,8 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "alpha": 0.0,
         "samples_per_insert": 64.0,
     },
+    "ou": {"noise": 0.2, "ou_theta": 0.15},
     "goals": {"gamma": 0.98, "sparse": True, "action_penalty": 1.0, "noise": 0.2, "tau": 0.05, "alpha": 0.0},
 }
-"""original: Lillicrap et al. (2016), section 7, one update per step; goals: Andrychowicz et al. (2017), Plappert et al. (2018)."""
+"""original: Lillicrap et al. (2016), section 7, one update per step; ou: its exploration; goals: Andrychowicz et al. (2017), Plappert et
+al. (2018)."""
