@@ -30,8 +30,8 @@ RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class ActorConfig:
-    """How an actor plays."""
+class PlayConfig:
+    """How environments are played."""
 
     num_envs: int = hyper(4, "Environments played side by side.")
     seed: int = hyper(0, "Of environments and exploration; the actor's number is mixed in.")
@@ -39,9 +39,15 @@ class ActorConfig:
     epsilon_end: float = hyper(0.05, "And after the last annealed step.")
     epsilon_steps: int = hyper(5_000, "Steps of this actor over which epsilon falls linearly.")
     apex_actors: int = hyper(0, "With N: a constant epsilon per actor out of N, as in Ape-X (Horgan et al. 2018); 0: the falling one.")
-    noise: float = hyper(1.0, "Continuous actions: the policy's own noise, times this (1: as the algorithm means it).")
     random_steps: int = hyper(0, "Steps of this actor played with random actions first (Fujimoto et al. 2018: 25000; SAC: 10000).")
     life_loss: bool = hyper(False, "Atari: a lost life ends the episode for the learner (Mnih et al. 2015).")
+
+
+@dataclass(frozen=True, slots=True)
+class ActorConfig(PlayConfig):
+    """How an actor of its own plays, and what it does about the server."""
+
+    noise: float = hyper(1.0, "Continuous actions: the policy's own noise, times this (1: as the algorithm means it).")
     pull_every: int = hyper(16, "Vector steps between looks for newer weights.")
     max_steps: int = hyper(0, "Stops after so many steps; 0 plays until told to stop.")
     patience_s: float = hyper(120.0, "Gives up when the rate limiter lets nothing through for so long.")
@@ -96,25 +102,12 @@ def _play(
     api: Any, table: str, env: str, envs: Any, actor: int, config: ActorConfig, policy: str, stopping: Callable[[], bool],
     report: Callable[[str], None],
 ) -> ActorResult:  # fmt: skip
-    if envs.metadata.get("autoreset_mode") is not gymnasium.vector.AutoresetMode.NEXT_STEP:
-        raise rs.InvalidArgument(
-            f"{env}: the actor plays vector environments with next-step autoreset; RecordExperience records every mode"
-        )
-    space = envs.single_action_space
-    if not isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.Box):
-        raise rs.InvalidArgument(f"{env}: the actor needs a Discrete or Box action space, got {space}")
-    mind = _Mind(api, policy, space, config.num_envs, np.random.default_rng([config.seed, actor]))
+    mind = _Fetched(api, policy, action_space(envs, env), config.num_envs, np.random.default_rng([config.seed, actor]))
+    patience = partial(_patiently, patience_s=config.patience_s, stopping=lambda: mind.hears_stop() or stopping(), report=report)
     writer = api.writer(table, streams=config.num_envs, actor=actor, block_rows=BLOCK_STEPS * config.num_envs, timeout_s=RETRY_S)
-    falling = rs.Linear(config.epsilon_start, config.epsilon_end, max(config.epsilon_steps, 0))
-    steps = episodes = 0
+    player = Player(envs, mind, writer, actor, config, config.noise)
     ended = "interrupted"
     try:
-        observations, _ = envs.reset(seed=int(np.random.SeedSequence([config.seed, actor]).generate_state(1)[0]))
-        for stream in range(config.num_envs):
-            writer.reset(_one(observations, stream), stream=stream)
-        over = np.ones(config.num_envs, bool)
-        mind.see(observations, over)
-        over[:] = False
         for count in range(1 << 62):
             if count % config.pull_every == 0:
                 mind.pull()
@@ -122,40 +115,105 @@ def _play(
             if mind.told_to_stop or stopping():
                 ended = "told to stop" if mind.told_to_stop else "interrupted"
                 break
-            if 0 < config.max_steps <= steps:
+            if 0 < config.max_steps <= player.steps:
                 ended = "max_steps"
                 break
-            if not isinstance(space, gymnasium.spaces.Discrete):
-                explore = config.noise
-            else:
-                explore = apex_epsilon(actor, config.apex_actors) if config.apex_actors else falling(steps)
-            actions = mind.random() if steps < config.random_steps else mind.choose(explore)
-            observations, rewards, terminated, truncated, _ = envs.step(actions)
-            # After an episode's end the environment ignores one action and resets: that row is a first observation, not a step.
-            append = partial(writer.append_batch, actions, rewards, terminated, truncated, observations, reset_mask=over)
-            _patiently(append, config.patience_s, lambda: mind.hears_stop() or stopping(), report)
-            mind.see(observations, over)
-            steps += int((~over).sum())
-            over = terminated | truncated
-            episodes += int(over.sum())
+            player.step(patience)
             if (count + 1) % BLOCK_STEPS == 0:
-                flush = partial(writer.flush, timeout_s=RETRY_S)
-                _patiently(flush, config.patience_s, lambda: mind.hears_stop() or stopping(), report)
+                patience(partial(writer.flush, timeout_s=RETRY_S))
     finally:
         try:
             writer.close(timeout_s=RETRY_S)
         except rs.ReplayStoreError as error:
             report(f"the last few steps were not taken: {error}")
-    return ActorResult(steps, episodes, mind.version, ended)
+    return ActorResult(player.steps, player.episodes, mind.version, ended)
 
 
-class _Mind:
-    """The policy as the actor has it: newest weights, their version, what it has seen, and exploration."""
+def action_space(envs: Any, env: str) -> gymnasium.spaces.Discrete[Any] | gymnasium.spaces.Box:
+    """That of one of the environments. InvalidArgument when actors cannot play it."""
+    if envs.metadata.get("autoreset_mode") is not gymnasium.vector.AutoresetMode.NEXT_STEP:
+        raise rs.InvalidArgument(
+            f"{env}: the actor plays vector environments with next-step autoreset; RecordExperience records every mode"
+        )
+    space = envs.single_action_space
+    if not isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.Box):
+        raise rs.InvalidArgument(f"{env}: the actor needs a Discrete or Box action space, got {space}")
+    return space
 
-    def __init__(self, api: Any, name: str, space: gymnasium.spaces.Discrete[Any] | gymnasium.spaces.Box, envs: int, rng: Any) -> None:
-        self._api, self._name, self._space, self._envs, self._rng = api, name, space, envs, rng
+
+class Player:
+    """Plays a vector environment, one step of all environments at a time, and hands what happened to a writer."""
+
+    def __init__(self, envs: Any, mind: Mind, writer: Any, actor: int, config: PlayConfig, noise: float = 1.0) -> None:
+        """Resets the environments, with a seed of the actor's own. `noise` is the scale of a continuous policy's own."""
+        self._envs, self._mind, self._writer, self._actor, self._config, self._noise = envs, mind, writer, actor, config, noise
+        self._discrete = isinstance(envs.single_action_space, gymnasium.spaces.Discrete)
+        self._falling = rs.Linear(config.epsilon_start, config.epsilon_end, max(config.epsilon_steps, 0))
+        self.steps = self.episodes = 0
+        observations, _ = envs.reset(seed=int(np.random.SeedSequence([config.seed, actor]).generate_state(1)[0]))
+        for stream in range(config.num_envs):
+            writer.reset(_one(observations, stream), stream=stream)
+        mind.see(observations, np.ones(config.num_envs, bool))
+        self._over = np.zeros(config.num_envs, bool)
+
+    def step(self, write: Callable[[Callable[[], Any]], None]) -> None:
+        """One step of each environment; `write` is given what appends it."""
+        mind, over = self._mind, self._over
+        actions = mind.random() if self.steps < self._config.random_steps else mind.choose(self._exploration())
+        observations, rewards, terminated, truncated, _ = self._envs.step(actions)
+        # After an episode's end the environment ignores one action and resets: that row is a first observation, not a step.
+        write(partial(self._writer.append_batch, actions, rewards, terminated, truncated, observations, reset_mask=over))
+        mind.see(observations, over)
+        self.steps += int((~over).sum())
+        self._over = terminated | truncated
+        self.episodes += int(self._over.sum())
+
+    def _exploration(self) -> float:
+        """The share of random actions, or how much of the policy's own noise."""
+        config = self._config
+        if not self._discrete:
+            return self._noise
+        return apex_epsilon(self._actor, config.apex_actors) if config.apex_actors else self._falling(self.steps)
+
+
+class Mind:
+    """A policy, what it has seen, and exploration."""
+
+    def __init__(self, space: gymnasium.spaces.Discrete[Any] | gymnasium.spaces.Box, envs: int, rng: np.random.Generator) -> None:
+        self._space, self._envs, self._rng = space, envs, rng
         self._policy: Policy | None = None
         self._stacks = FrameStacks()
+
+    def take(self, policy: Policy) -> None:
+        """From now on this one chooses."""
+        self._policy = policy
+        self._stacks.frames = policy.frames
+
+    def see(self, observations: Any, first: Any) -> None:
+        """Observations of all environments, and which of them begin an episode ``(environments,)``."""
+        self._stacks.push(observations, first)
+
+    def choose(self, explore: float) -> Any:
+        """Actions ``(environments, ...)`` for what was last seen; random ones until there is a policy."""
+        if self._policy is None:
+            return self.random()
+        return fitted(self._policy.act(self._stacks.newest(), self._rng, explore), self._space)
+
+    def random(self) -> Any:
+        """Uniform actions ``(environments, ...)``."""
+        if isinstance(self._space, gymnasium.spaces.Discrete):
+            first = int(self._space.start)
+            return self._rng.integers(first, first + int(self._space.n), self._envs)
+        low, high = np.broadcast_arrays(self._space.low, self._space.high)
+        return self._rng.uniform(low, high, (self._envs, *self._space.shape)).astype(self._space.dtype)
+
+
+class _Fetched(Mind):
+    """A mind with the newest published weights, and their version."""
+
+    def __init__(self, api: Any, name: str, *own: Any) -> None:
+        super().__init__(*own)
+        self._api, self._name = api, name
         self.version = -1
         self.told_to_stop = False
         found = api.fetch_parameters(name, newer_than=0)
@@ -181,8 +239,8 @@ class _Mind:
         if description is None:
             raise rs.InvalidArgument(f"the parameters {self._name!r} do not describe their policy: publish `publishable(policy)`")
         if self._policy is None or self._policy.describe() != description:  # another: of a learner that was started with other options
-            self._policy = build_policy(description)
-            self._stacks.frames = self._policy.frames
+            self.take(build_policy(description))
+        assert self._policy is not None
         self._policy.load(arrays)
         self.version = self._seen
 
@@ -190,24 +248,6 @@ class _Mind:
         """Looks for news, for an actor that is kept waiting."""
         self.pull()
         return self.told_to_stop
-
-    def see(self, observations: Any, first: Any) -> None:
-        """Observations of all environments, and which of them begin an episode ``(environments,)``."""
-        self._stacks.push(observations, first)
-
-    def choose(self, explore: float) -> Any:
-        """Actions ``(environments, ...)`` for what was last seen; random ones until there are weights."""
-        if self._policy is None:
-            return self.random()
-        return fitted(self._policy.act(self._stacks.newest(), self._rng, explore), self._space)
-
-    def random(self) -> Any:
-        """Uniform actions ``(environments, ...)``."""
-        if isinstance(self._space, gymnasium.spaces.Discrete):
-            first = int(self._space.start)
-            return self._rng.integers(first, first + int(self._space.n), self._envs)
-        low, high = np.broadcast_arrays(self._space.low, self._space.high)
-        return self._rng.uniform(low, high, (self._envs, *self._space.shape)).astype(self._space.dtype)
 
 
 def _one(observations: Any, stream: int) -> Any:

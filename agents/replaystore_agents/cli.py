@@ -17,12 +17,13 @@ import numpy as np
 import typer
 
 import replaystore as rs
-from replaystore_agents.actor import ActorConfig, act
+from replaystore_agents.actor import ActorConfig, PlayConfig, act
 from replaystore_agents.algorithms.base import Spaces
 from replaystore_agents.algorithms.policies import build_policy
 from replaystore_agents.algorithms.registry import ALGORITHMS, Entry, check_played, settings, spaces_for
 from replaystore_agents.offline import OFFLINE_PRESETS, OfflineConfig, train_offline
 from replaystore_agents.online import OnlineConfig, Saved, shares, table_config, train
+from replaystore_agents.solo import solo, solo_table
 from replaystore_agents.trunk import environments
 from replaystore_agents.trunk.devices import pick_device
 from replaystore_agents.trunk.evaluate import evaluate
@@ -99,6 +100,35 @@ def train_command(
         result = train(
             client, table, env, learner, loop, run, policy=policy or table, saved=saved, resume=state, report=_tell, stopping=stopping
         )  # fmt: skip
+    typer.echo(json.dumps(asdict(result)))
+    if loop.target_return != 0 and not result.reached:
+        raise typer.Exit(1)
+
+
+@app.command("solo")
+@with_choices([OnlineConfig, *(entry.config for entry in ALGORITHMS.values() if entry.online), PlayConfig])
+def solo_command(
+    given: dict[str, Any],
+    path: Annotated[Path, typer.Option(help="The store's folder; made when there is none. Nobody else may have it open for writing.")],
+    steps: Annotated[int, typer.Option(help="Environment steps to play, of all environments together.", min=1)] = 50_000,
+    algorithm: Annotated[str, typer.Option(help=f"What learns: {ONLINE_NAMES}.")] = "dqn",
+    preset: Preset = "",
+    table: Table = "cartpole",
+    env: Env = "CartPole-v1",
+    out: Out = Path("runs/solo"),
+) -> None:
+    """Plays and learns in one process, without a server. The same seed gives the same run. Exit code 1 when the target was not reached."""
+    entry = _entry(algorithm, online=True)
+    config, loop, playing = settings(entry, preset, given, OnlineConfig, PlayConfig)
+    where = {"command": "solo", "path": str(path), "table": table, "env": env, "algorithm": algorithm, "preset": preset, "steps": steps}
+    with _signals() as stopping, rs.open(path) as store:
+        if table in store.tables():
+            raise rs.AlreadyExists(f"{path} has a table {table!r} already: give --table another name; a solo run begins with an empty one")
+        wanted = solo_table(planned_table(store, table, env, loop, config.batch_size))
+        learner = entry.make(wanted, config, env)
+        store.create_table(table, wanted)
+        run = RunFolder.begin(out, {**where, **to_json(playing), **to_json(loop), **to_json(config)})
+        result = solo(store, table, env, learner, loop, playing, run, steps, report=_tell, stopping=stopping)
     typer.echo(json.dumps(asdict(result)))
     if loop.target_return != 0 and not result.reached:
         raise typer.Exit(1)

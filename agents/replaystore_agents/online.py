@@ -112,18 +112,15 @@ def train(
         report: called with each line of metrics, and with ``{"waiting": why}`` while there is nothing to sample.
         stopping: asked before each update; True ends the training.
     """
-    settings = algorithm.config
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(algorithm.config.threads)
     if resume is not None:
         algorithm.restore(resume)
     player = algorithm.policy()
     version = api.publish_parameters(policy, publishable(player))
-    prioritized = isinstance(api.describe(table).config.selector, rs.Prioritized | rs.RankPrioritized)
-    replayed = Replayed()
-    best, first_update, steps = float((resume or {}).get("score", -np.inf)), algorithm.updates, api.stats(table).inserted_steps
-    reached = config.target_return != 0 and best >= config.target_return
-    started = time.monotonic()
-    beta = rs.Linear(config.beta_start, config.beta_end, max(config.beta_updates, 0))
+    prioritized = is_prioritized(api.describe(table).config)
+    judge = Judge(algorithm, env, config, run, report, float((resume or {}).get("score", -np.inf)))
+    steps = api.stats(table).inserted_steps
+    beta = annealing(config)
     with _sampler(api, table, algorithm, config.beta_start if prioritized else 0.0, saved) as sampler:
         while algorithm.updates < config.max_updates and not stopping():
             if prioritized:
@@ -136,36 +133,75 @@ def train(
                 sampler.update_priorities(batch.step_ids, errors.cpu().numpy())
             if algorithm.updates % config.publish_every == 0:
                 version = api.publish_parameters(policy, publishable(player))
-            if algorithm.updates % settings.eval_every and algorithm.updates < config.max_updates:
-                continue
-            returns = returns_of(algorithm, player, env)
-            mean = score = float(returns.mean())
-            if mean > best and mean >= config.target_return:
-                other = float(returns_of(algorithm, player, env, salt=1).mean())
-                score = min(mean, other)  # the evaluation that chooses weights flatters them
-                reached = reached or (config.target_return != 0 and score >= config.target_return)
-            if score > best:
-                best = score
-                run.save("best", {**algorithm.state(), "return_mean": score})
-            run.save("last", {**algorithm.state(), "score": best})
-            steps, seconds = api.stats(table).inserted_steps, time.monotonic() - started
-            replayed.note(algorithm.updates, batch, version)
-            line = {
-                "update": algorithm.updates, "inserted_steps": steps, "seconds": round(seconds, 2), "return_mean": mean,
-                "return_kept": best, "return_std": float(returns.std()), "return_min": float(returns.min()), "beta": sampler.beta,
-                "policy_version": version, "updates_per_s": round((algorithm.updates - first_update) / seconds, 1), **figures(),
-            }  # fmt: skip
-            run.log(**line)
-            report(line)
-            if reached and steps >= config.stop_after_steps:
-                break
-    replayed.save(run)
-    run.save("last", {**algorithm.state(), "score": best})
+            if judge.due(algorithm.updates >= config.max_updates):
+                steps = api.stats(table).inserted_steps
+                judge.look(steps, batch, version, {"beta": sampler.beta, "policy_version": version, **figures()})
+                if judge.reached and steps >= config.stop_after_steps:
+                    break
     if not stopping():
         api.publish_parameters(policy, {**publishable(player), STOP: np.ones(1, np.uint8)})
-    result = TrainResult(reached, None if best == -np.inf else best, algorithm.updates, steps, time.monotonic() - started)
-    run.finish(asdict(result))
-    return result
+    return judge.finish(steps)
+
+
+def is_prioritized(table: rs.TableConfig) -> bool:
+    """Whether its selector wants priorities."""
+    return isinstance(table.selector, rs.Prioritized | rs.RankPrioritized)
+
+
+def annealing(config: OnlineConfig) -> rs.Linear:
+    """The importance-sampling exponent by update."""
+    return rs.Linear(config.beta_start, config.beta_end, max(config.beta_updates, 0))
+
+
+class Judge:
+    """Evaluates while an algorithm learns, keeps the best weights and the last, and notes how it went in the run's folder."""
+
+    def __init__(
+        self, algorithm: Algorithm, env: str, config: OnlineConfig, run: RunFolder, report: Callable[[dict[str, Any]], None],
+        best: float = -np.inf,
+    ) -> None:  # fmt: skip
+        self._algorithm, self._env, self._config, self._run, self._report = algorithm, env, config, run, report
+        self._policy, self._best = algorithm.policy(), best
+        self._replayed = Replayed()
+        self._first_update, self._started = algorithm.updates, time.monotonic()
+        self.reached = config.target_return != 0 and best >= config.target_return
+        """Two evaluations of the same weights had at least the target return."""
+
+    def due(self, last: bool) -> bool:
+        """Whether it is time to evaluate; after the last update it is."""
+        return last or self._algorithm.updates % self._algorithm.config.eval_every == 0
+
+    def look(self, steps: int, batch: Any, version: int, more: dict[str, Any]) -> None:
+        """Evaluates, keeps weights, logs a line with `more` in it."""
+        algorithm, target = self._algorithm, self._config.target_return
+        returns = returns_of(algorithm, self._policy, self._env)
+        mean = score = float(returns.mean())
+        if mean > self._best and mean >= target:
+            other = float(returns_of(algorithm, self._policy, self._env, salt=1).mean())
+            score = min(mean, other)  # the evaluation that chooses weights flatters them
+            self.reached = self.reached or (target != 0 and score >= target)
+        if score > self._best:
+            self._best = score
+            self._run.save("best", {**algorithm.state(), "return_mean": score})
+        self._run.save("last", {**algorithm.state(), "score": self._best})
+        seconds = time.monotonic() - self._started
+        self._replayed.note(algorithm.updates, batch, version)
+        line = {
+            "update": algorithm.updates, "inserted_steps": steps, "seconds": round(seconds, 2), "return_mean": mean,
+            "return_kept": self._best, "return_std": float(returns.std()), "return_min": float(returns.min()),
+            "updates_per_s": round((algorithm.updates - self._first_update) / seconds, 1), **more,
+        }  # fmt: skip
+        self._run.log(**line)
+        self._report(line)
+
+    def finish(self, steps: int) -> TrainResult:
+        """Writes what was replayed, the last weights and the result."""
+        self._replayed.save(self._run)
+        self._run.save("last", {**self._algorithm.state(), "score": self._best})
+        best, seconds = None if self._best == -np.inf else self._best, time.monotonic() - self._started
+        result = TrainResult(self.reached, best, self._algorithm.updates, steps, seconds)
+        self._run.finish(asdict(result))
+        return result
 
 
 def _sampler(api: Any, table: str, algorithm: Algorithm, beta: float, saved: Saved | None) -> Any:

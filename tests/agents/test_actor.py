@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import replaystore as rs
-from replaystore_agents.actor import ActorConfig, ActorResult, _Mind, act
+from replaystore_agents.actor import ActorConfig, ActorResult, _Fetched, act
 from replaystore_agents.algorithms.base import Spaces
 from replaystore_agents.algorithms.dqn import DQN, DQNConfig
 from replaystore_agents.algorithms.policies import STOP, publishable
@@ -120,7 +120,7 @@ def test_weights_that_do_not_say_what_they_are_of_are_refused(store: Any) -> Non
 
 
 def test_another_policy_takes_the_place_of_the_first(store: Any) -> None:
-    mind = _Mind(store, "policy", gymnasium.spaces.Discrete(2), 3, np.random.default_rng(0))
+    mind = _Fetched(store, "policy", gymnasium.spaces.Discrete(2), 3, np.random.default_rng(0))
     mind.see(np.zeros((3, 4), np.float32), np.ones(3, bool))
     for version, (spaces, hidden) in enumerate([(Spaces((4,), 2), (8,)), (Spaces((4,), 2), (16,)), (Spaces((2, 4), 2, frames=2), (8,))], 1):
         store.publish_parameters("policy", publishable(DQN(spaces, DQNConfig(device="cpu", hidden=hidden)).policy()))

@@ -95,15 +95,15 @@ def _seen(spaces: Spaces) -> str:
 
 
 def settings(
-    entry: Entry, preset: str, given: Mapping[str, Any], loop: type[Any], *, base: Mapping[str, Any] | None = None
-) -> tuple[Any, Any]:
-    """The algorithm's configuration and the loop's: defaults, `base`, presets joined by commas, and what is given; later ones win.
+    entry: Entry, preset: str, given: Mapping[str, Any], *loops: type[Any], base: Mapping[str, Any] | None = None
+) -> tuple[Any, ...]:
+    """The algorithm's configuration and those of the loops: defaults, `base`, presets joined by commas, and what is given; later ones win.
 
     Raises:
-        InvalidArgument: there is no such preset, or neither configuration has a field that is given.
+        InvalidArgument: there is no such preset, or no configuration has a field that is given.
     """
     wanted: dict[str, Any] = dict(base or {})
-    fields = {kind: {field.name for field in dataclasses.fields(kind)} for kind in (entry.config, loop)}
+    fields = {kind: {field.name for field in dataclasses.fields(kind)} for kind in (entry.config, *loops)}
     for name in filter(None, (part.strip() for part in preset.split(","))):
         if name not in entry.presets:
             raise rs.InvalidArgument(f"preset {name!r} is not known for {entry.module}; known: {', '.join(entry.presets) or 'none'}")
@@ -112,5 +112,4 @@ def settings(
     if unknown:
         raise rs.InvalidArgument(f"{entry.module} has no --{unknown[0].replace('_', '-')}; `--help` says what is for which algorithm")
     wanted |= given
-    made = [kind(**{name: value for name, value in wanted.items() if name in names}) for kind, names in fields.items()]
-    return made[0], made[1]
+    return tuple(kind(**{name: value for name, value in wanted.items() if name in names}) for kind, names in fields.items())
