@@ -68,6 +68,8 @@ class Store(TableVerbs):
         self._half_made: set[str] = set()
         self._closed = False
         self._file_lock: FileLock | None = None
+        self.on_commit: Callable[[str, float, int], None] = lambda table, seconds, rows: None
+        """Called from the commit thread after each group commit that had something to do."""
         private = self.path / PRIVATE_FOLDER
         with storage_errors(self.path, "opening"):
             check_no_other(self.path)
@@ -115,6 +117,7 @@ class Store(TableVerbs):
         table = Table(name, self.path / name, self.mode, fsync=self._fsync, progress=report)
         table.request_commit = self._request_commit
         table.on_publish(self._publish_root)
+        table.on_commit(lambda seconds, rows: self.on_commit(name, seconds, rows))
         self._tables[name] = table
         return table
 

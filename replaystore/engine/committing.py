@@ -43,6 +43,8 @@ class Committing:
         self._last_published = 0.0
         self._rotated = False
         self._unread: deque[Callable[[], None]] = deque()
+        self.committed: Callable[[float, int], None] | None = None
+        """Called after each commit that had something to do, with its seconds and the rows that became durable."""
 
     @property
     def failed(self) -> bool:
@@ -105,6 +107,7 @@ class Committing:
                 return
             commit = files.capture(self._checkpoint) if files.commit_due else None
         if commit is not None:
+            began, durable = time.perf_counter(), files.state["durable_step"]
             try:
                 files.sync(commit)
                 with self._lock:
@@ -119,6 +122,8 @@ class Committing:
                 return
             with self._lock:
                 self._moved.notify_all()
+            if self.committed is not None:
+                self.committed(time.perf_counter() - began, commit.next_step - durable)
         if time.monotonic() - self._last_published >= PUBLISH_INTERVAL_S:
             self.publish()
             files.seal(SEALED_BYTES, save=self._rotated)

@@ -66,7 +66,8 @@ class OpenTable:
         self.config = TableConfig.from_json(attributes["table_config"])
         self.files = TableFiles(folder, mode, attributes, stored_layouts(self.config, attributes["rows_per_chunk"]))
         self.book = EpisodeBook()
-        self._clean = False
+        self.clean = False
+        """Whether the table had been closed in an orderly way; always False of one that is only read."""
         self.private: dict[str, Array] = {}
         """Arrays that stand for the mapped ones, by path: a reader's own copies of what the writer goes on changing."""
         try:
@@ -75,7 +76,7 @@ class OpenTable:
             else:
                 self._open_for_writing(progress)
             rows = Rows(self._array, self.files.steps.origin, self.first_step, self.files.next_step)
-            self.selectors = Selectors(name, self.config.selectors, self.files.state, rows, mend=not self._clean)
+            self.selectors = Selectors(name, self.config.selectors, self.files.state, rows, mend=not self.clean)
         except BaseException:
             self.files.close()
             raise
@@ -120,7 +121,7 @@ class OpenTable:
 
     def _open_for_writing(self, progress: Callable[[int, int], None] | None) -> None:
         files = self.files
-        self._clean = bool(files.state["clean"])
+        self.clean = bool(files.state["clean"])
         files.state["clean"] = 0
         files.state.sync()
         found = files.recover(progress)
@@ -131,7 +132,7 @@ class OpenTable:
         inserted = int(checkpoint.get("inserted_steps", 0))
         for batch in found.batches:
             inserted += self._replay(batch)
-        if self._clean and not found.batches and "anchors" in checkpoint:
+        if self.clean and not found.batches and "anchors" in checkpoint:
             self.anchors, self.live_steps = int(checkpoint["anchors"]), int(checkpoint["live_steps"])
         else:
             self._rebuild_live_columns()

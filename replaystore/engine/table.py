@@ -69,6 +69,8 @@ class Table(Sampling):
         opened = OpenTable(name, folder, mode, progress)
         self.config: TableConfig = opened.config
         self.recovered_steps = opened.files.next_step - opened.first_step
+        self.was_clean = opened.clean
+        """Whether it had been closed in an orderly way before it was opened."""
         self._files, self._book, self._selectors = opened.files, opened.book, opened.selectors
         counts = opened.first_step, opened.anchors, opened.live_steps
         self._population = Population(
@@ -112,6 +114,10 @@ class Table(Sampling):
     def on_publish(self, callback: Callable[[], None]) -> None:
         """Calls `callback` after each publication."""
         self._files.on_publish = callback
+
+    def on_commit(self, callback: Callable[[float, int], None]) -> None:
+        """Calls `callback`, from the commit thread, with seconds and rows of each group commit that had something to do."""
+        self._committing.committed = callback
 
     # -- positions
 
