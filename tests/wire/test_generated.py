@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,5 +45,16 @@ def test_proto_is_no_package() -> None:
 def test_every_method_is_documented() -> None:
     lines = [line.strip() for line in (ROOT / "proto" / "replaystore" / "v1" / "service.proto").read_text().splitlines()]
     methods = [index for index, line in enumerate(lines) if line.startswith("rpc ")]
-    assert len(methods) == 19
+    assert len(methods) == 20
     assert all(lines[index - 1].startswith("// ") for index in methods)
+
+
+DEFINITION = re.compile(r"(?:service|rpc|message|oneof|enum) (\w+)|(?:(?:repeated|optional) )?(?:map<[^>]*>|[\w.]+) (\w+) = \d+;")
+
+
+@pytest.mark.parametrize("name", ["data", "service"])
+def test_every_message_and_field_is_documented(name: str) -> None:
+    lines = [line.strip() for line in (ROOT / "proto" / "replaystore" / "v1" / f"{name}.proto").read_text().splitlines()]
+    found = [(index, match) for index, line in enumerate(lines) if (match := DEFINITION.match(line))]
+    assert len(found) > 50
+    assert [f"line {index + 1}: {match.group()}" for index, match in found if not lines[index - 1].startswith("//")] == []
