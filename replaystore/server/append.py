@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from replaystore.errors import InvalidArgument
+from replaystore.server.bounds import Bounds, Hold
 from replaystore.server.figures import Figures
 from replaystore.server.options import ServerOptions
+from replaystore.server.quotas import Pace, QuotaBook
 from replaystore.server.translate import Call
 from replaystore.server.waiting import bounded_wait, in_thread, wait_turn
 from replaystore.steps import AppendResult, StepBlock
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from replaystore.engine.table import Table
     from replaystore.store import Store
 
+_MOST_HELD = 4096
+"""Acknowledgements that wait for the disk; no more blocks are read then."""
+
 
 class AppendService:
     """Serves Append streams."""
@@ -41,9 +46,12 @@ class AppendService:
         copying: ThreadPoolExecutor,
         waiting: ThreadPoolExecutor,
         figures: Figures,
+        bounds: Bounds,
+        quotas: QuotaBook,
     ) -> None:
         self._store, self._options, self._instance = store, options, instance
         self._copying, self._waiting, self._figures = copying, waiting, figures
+        self._bounds, self._quotas = bounds, quotas
 
     async def append(self, _: Any, call: Call) -> None:
         """One stream, from the message that opens it to its end."""
@@ -56,13 +64,14 @@ class AppendService:
         table = call.table(self._store, header.table)
         longest = self._options.max_wait_s
         wait_s = bounded_wait("header.timeout_s", header.timeout_s or longest, longest)
-        stream = _Stream(table, call, self._options, self._copying, self._waiting, wait_s, self._figures)
+        stream = _Stream(table, call, self._options, self._copying, self._waiting, wait_s, self._figures, self._bounds, self._quotas)
         call.owes = stream.owes
         self._figures.append_streams += 1
         try:
             await self._serve(stream, table, call)
         finally:
             self._figures.append_streams -= 1
+            stream.hold.close()
 
     async def _serve(self, stream: _Stream, table: Table, call: Call) -> None:
         await call.write(
@@ -104,6 +113,8 @@ class _Stream:
         waiting: ThreadPoolExecutor,
         timeout_s: float,
         figures: Figures,
+        bounds: Bounds,
+        quotas: QuotaBook,
     ) -> None:
         self._table, self._call, self._options = table, call, options
         self._figures, self._counts, self._store_s = figures, figures.table(table.name), 0.0
@@ -115,6 +126,8 @@ class _Stream:
         self._told_durable = 0
         self._next_step = 0
         self._moved = asyncio.Event()
+        self._commit_wanted = self._committing = False
+        self.hold, self._places, self._quotas = Hold(bounds.blocks), bounds.waiting, quotas
 
     def owes(self) -> bool:
         """Whether blocks or commits are not answered yet although nothing stands in their way but the disk."""
@@ -141,26 +154,44 @@ class _Stream:
                     if not self._releasing:
                         self._releasing = True
                         _start(tasks, answering, self._release())
+                    if len(self._held) >= _MOST_HELD:
+                        await asyncio.wait(answering)
                 else:
                     await self._acknowledge(header.sequence, result, stored, result.durable_step)
             elif parts.layout:
                 raise InvalidArgument("header.sequence: a block must have a number of at least 1")
             if header.commit:
-                _start(tasks, answering, self._commit())
+                self._commit_wanted = True
+                if not self._committing:
+                    self._committing = True
+                    _start(tasks, answering, self._commit())
         if answering:
             await asyncio.wait(answering)
 
     async def _take(self, header: Any, parts: Parts, received_bytes: int, began: float) -> AppendResult:
+        self.hold.require(received_bytes)
         block = decode_block(parts, header.actor)
         decoded = perf_counter()
         self._figures.append_in_flight_bytes += received_bytes
         try:
+            if self._call.caller.quotas.on_appends:
+                await self._pace(header.sequence, block.rows, received_bytes)
             result = await self._apply(header.sequence, block)
         finally:
             self._figures.append_in_flight_bytes -= received_bytes
+        self.hold.give(received_bytes)
         wait_s, store_s = perf_counter() - decoded - self._store_s, self._store_s
         self._counts.applied(result.applied_rows, result.duplicate_rows, received_bytes, decoded - began, wait_s, store_s)
         return result
+
+    async def _pace(self, sequence: int, rows: int, size: int) -> None:
+        """Waits until a block is within its caller's quotas."""
+
+        async def tell(why: str, waited_s: float) -> None:
+            await self._write(blocked=pb.AppendReply.Blocked(sequence=sequence, why=why, waited_s=waited_s))
+
+        pace = Pace(self._timeout_s, tell, self._options.blocked_notice_s)
+        await self._quotas.admit(self._call.caller, self._table, rows, size, pace)
 
     async def _apply(self, sequence: int, block: StepBlock) -> AppendResult:
         table, large = self._table, block.nbytes > self._options.inline_bytes
@@ -187,6 +218,7 @@ class _Stream:
             self._options.blocked_notice_s,
             10 * self._options.blocked_notice_s,
             lambda: self._counts.waits_of("insert", type(table.config.rate_limiter).__name__),
+            self._places,
         )
 
     async def _acknowledge(self, sequence: int, result: AppendResult, stored: float, durable_step: int) -> None:
@@ -213,7 +245,10 @@ class _Stream:
         self._releasing = False
 
     async def _commit(self) -> None:
-        await self._tell_durable(await self._wait_durable(self._table.next_step))
+        while self._commit_wanted:  # one at a time, however often it is asked for
+            self._commit_wanted = False
+            await self._tell_durable(await self._wait_durable(self._table.next_step))
+        self._committing = False
 
     async def _wait_durable(self, step: int) -> int:
         return await in_thread(self._waiting, lambda: self._table.wait_durable(step, self._options.max_wait_s))

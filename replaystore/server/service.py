@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import time
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 import replaystore
 from replaystore.errors import InvalidArgument
-from replaystore.server.address import check_exposure, claim_socket_path, join_address, parse_address
+from replaystore.server.access.gate import Reflection
+from replaystore.server.access.listening import Access
+from replaystore.server.address import claim_socket_path, join_address, parse_address
 from replaystore.server.append import AppendService
 from replaystore.server.bounds import Bounds
 from replaystore.server.control import ControlService
@@ -24,6 +27,7 @@ from replaystore.server.health import Health
 from replaystore.server.local import Lending
 from replaystore.server.options import ServerOptions
 from replaystore.server.parameters import ParameterService
+from replaystore.server.quotas import QuotaBook
 from replaystore.server.sample import SampleService
 from replaystore.server.standing import StandingService
 from replaystore.server.translate import Calls, Handler, unary
@@ -60,6 +64,7 @@ class Server:
         self._parameters: ParameterService | None = None
         self._lending: Lending | None = None
         self._socket_path: str | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.addresses: tuple[str, ...] = ()
         """As clients type them; the real port where 0 was asked for."""
 
@@ -68,22 +73,19 @@ class Server:
 
         Raises:
             InvalidArgument: an address is malformed or taken.
-            PermissionDenied: others could reach it, and `ServerOptions.insecure` is not set.
+            InvalidArgument: the token file or a certificate cannot be used.
+            PermissionDenied: others could reach it without TLS or unasked, and `ServerOptions.insecure` is not set; or could read secrets.
         """
-        options = self._options
+        options, access = self._options, Access(self._options)
         self._server = grpc.aio.server(options=_channel_options(options))
         addresses = []
         if listen is not None:
             host, port = parse_address(listen)
-            check_exposure(host, options.insecure)
-            addresses.append(join_address(host, self._bind(join_address(host, port), listen)))
+            access.check(host)
+            addresses.append(join_address(host, self._bind(lambda: access.add_port(self._server, join_address(host, port)), listen)))
         if unix is not None:
             path = claim_socket_path(unix)
-            before = os.umask(0o177)  # the socket is to be the owner's alone from its first moment
-            try:
-                self._bind(f"unix:{path}", unix)
-            finally:
-                os.umask(before)
+            self._bind(lambda: access.add_socket(self._server, str(path)), unix)
             self._socket_path = str(path)
             addresses.append(f"unix:{path}")
         if not addresses:
@@ -92,12 +94,16 @@ class Server:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
         self._health.identify = lambda context: self._calls.identify(context)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(names, access.gate), self._server)
+        self._calls.identify = access.gate.identify
         await self._server.start()
+        self._watching = asyncio.create_task(access.gate.watch(self._calls.judge))
 
-    def _bind(self, address: str, asked: str) -> int:
+    @staticmethod
+    def _bind(bind: Callable[[], int], asked: str) -> int:
         try:
-            return int(self._server.add_insecure_port(address))
+            return bind()
         except RuntimeError as error:
             raise InvalidArgument(f"cannot listen on {asked}: the address is in use or not this machine's ({error})") from error
 
@@ -111,7 +117,8 @@ class Server:
             path=str(store.path.absolute()),
             max_message_bytes=options.max_message_bytes,
         )
-        append = AppendService(store, options, self.instance, self._copying, self._disk, self.figures)
+        quotas = QuotaBook(store)
+        append = AppendService(store, options, self.instance, self._copying, self._disk, self.figures, self.bounds, quotas)
         self._lending = Lending(store, enabled=options.local, longest_s=options.local_keep_s, least_bytes=options.local_least_bytes)
         sample = SampleService(store, options, self._copying, self._lending, self.figures)
         control = ControlService(store, options, info, self._disk)
@@ -153,6 +160,8 @@ class Server:
         if self._server is None:
             return
         self._health.stop()
+        if self._watching is not None:
+            self._watching.cancel()
         await self._calls.drain(_DRAINING * self._options.grace_s)
         await self._server.stop((1 - _DRAINING) * self._options.grace_s)
         if self._parameters is not None:

@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from replaystore.errors import InvalidArgument, NotReady
 from replaystore.server.figures import Waits
 from replaystore.turns import Ticket, WaitQueue
+
+if TYPE_CHECKING:
+    from replaystore.server.bounds import Places
 
 T = TypeVar("T")
 
@@ -88,6 +91,7 @@ async def wait_turn(
     notice_s: float = float("inf"),
     repeat_s: float = float("inf"),
     waits: Callable[[], Waits] | None = None,
+    places: Places | None = None,
 ) -> T:
     """The first result of `attempt` that is not None; who asked first is served first.
 
@@ -100,13 +104,19 @@ async def wait_turn(
         notice_s: after so long,
         repeat_s: and again every so often.
         waits: where it is counted that somebody had to wait, and how long.
+        places: bounds how many wait.
 
     Raises:
         NotReady: not in `timeout_s`; the text is that of `why`.
+        Overloaded: there is no place to wait.
     """
     result = await attempt(None)
     if result is not None:
         return result
+    if timeout_s <= 0:
+        places = None
+    if places is not None:
+        places.enter()
     started = time.monotonic()
     deadline, next_notice = started + timeout_s, started + notice_s
     waker = Waker()
@@ -128,6 +138,8 @@ async def wait_turn(
     finally:
         counted.end(began_ns)
         queue.leave(ticket)
+        if places is not None:
+            places.leave()
 
 
 async def in_thread(pool: ThreadPoolExecutor, call: Callable[[], T], lost: Callable[[Future[T]], None] | None = None) -> T:

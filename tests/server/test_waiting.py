@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from replaystore.server.append import _Stream
+from replaystore.server.bounds import Bounds
+from replaystore.server.figures import Figures
 from replaystore.server.options import ServerOptions
 from replaystore.server.waiting import Waker
 from replaystore.v1 import data_pb2 as pb
@@ -70,10 +72,11 @@ def test_a_writer_that_goes_on_hears_what_is_durable_with_its_acknowledgements_o
         told.append(pb.AppendReply.FromString(message).durable.durable_step)
 
     async def main() -> None:
-        table: Any = SimpleNamespace(durable_step=1000, next_step=1000)
+        table: Any = SimpleNamespace(name="t", durable_step=1000, next_step=1000)
         call: Any = SimpleNamespace(write_apart=write_apart)
         nobody: Any = None
-        stream = _Stream(table, call, ServerOptions(durable_poll_s=0.0), nobody, nobody, 1.0)
+        options = ServerOptions(durable_poll_s=0.0)
+        stream = _Stream(table, call, options, nobody, nobody, 1.0, Figures(), Bounds(options), nobody)
         watching = asyncio.ensure_future(stream.watch())
         for step in range(10, 100, 10):
             stream._next_step = step

@@ -26,6 +26,11 @@ class Quotas:
 
     max_tables: int | None = None
 
+    @property
+    def on_appends(self) -> bool:
+        """Whether blocks are to be looked at one by one."""
+        return self.steps_per_s is not None or self.bytes_per_s is not None or self.max_bytes is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
