@@ -32,13 +32,27 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_exposure(host: str, insecure: bool) -> None:
-    """PermissionDenied for an address that others can reach, unless that is meant."""
-    if not insecure and not is_loopback(host):
-        raise PermissionDenied(
-            f"{host} can be reached from other machines, and this server neither encrypts nor asks who is there: listen on 127.0.0.1 "
-            "and forward the port (ssh -L), or pass --insecure (insecure=True) on a network where everybody may read and write"
-        )
+def check_exposure(host: str, insecure: bool, *, asks: bool = False, encrypts: bool = False) -> None:
+    """PermissionDenied for an address that others can reach, unless that is meant, or safe.
+
+    Args:
+        host: as it was given.
+        insecure: it is meant.
+        asks: callers show a token or a certificate.
+        encrypts: connections are encrypted.
+    """
+    if insecure or is_loopback(host) or (asks and encrypts):
+        return
+    if encrypts:
+        why, then = "asks nobody who they are", "pass --token-file (token_file), or --tls-client-ca (tls_client_ca)"
+    elif asks:
+        why, then = "sends tokens unencrypted, for anybody between to read", "pass --tls-cert and --tls-key (tls_cert, tls_key)"
+    else:
+        why, then = "neither encrypts nor asks who is there", "pass --tls-cert, --tls-key and --token-file (tls_cert, tls_key, token_file)"
+    raise PermissionDenied(
+        f"{host} can be reached from other machines, and this server {why}: {then}, listen on 127.0.0.1 and forward the port (ssh -L), "
+        "or pass --insecure (insecure=True) on a network where everybody may read and write"
+    )
 
 
 def join_address(host: str, port: int) -> str:

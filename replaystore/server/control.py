@@ -50,17 +50,20 @@ class ControlService:
 
     async def alter_table(self, request: Any, call: Call) -> Any:
         """AlterTable."""
+        call.table(self._store, request.table)
         changes = decode_changes(request)
         await self._run(lambda: self._store.alter_table(request.table, **changes))
         return await self._run(lambda: encode_description(self._store.describe(request.table)))
 
     async def drop_table(self, request: Any, call: Call) -> Any:
         """DropTable."""
+        call.table(self._store, request.table)
         await self._run(lambda: self._store.drop_table(request.table))
         return pb.DropTableReply()
 
     async def snapshot(self, request: Any, call: Call) -> Any:
         """Snapshot."""
+        call.table(self._store, request.table)
         folder = self._options.snapshots
         if folder is None:
             raise PermissionDenied("this server takes no snapshots: start it with --snapshots DIR, the folder that they are to lie in")
@@ -71,6 +74,7 @@ class ControlService:
 
     async def fork_table(self, request: Any, call: Call) -> Any:
         """ForkTable."""
+        call.table(self._store, request.table)
         changes = decode_changes(request)
         timeout_s = bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
         await self._run(lambda: self._store.fork(request.table, request.new_table, **changes, timeout_s=timeout_s))
@@ -83,11 +87,12 @@ class ControlService:
 
     async def describe_table(self, request: Any, call: Call) -> Any:
         """DescribeTable."""
-        return encode_description(self._store.describe(request.table))
+        return encode_description(call.table(self._store, request.table).describe())
 
     async def get_stats(self, request: Any, call: Call) -> Any:
         """GetStats."""
-        return await self._run(lambda: encode_stats(self._store.stats(request.table)))
+        table = call.table(self._store, request.table)
+        return await self._run(lambda: encode_stats(table.stats()))
 
     async def flush(self, request: Any, call: Call) -> Any:
         """Flush."""
@@ -97,7 +102,12 @@ class ControlService:
 
     async def get_server_info(self, request: Any, call: Call) -> Any:
         """GetServerInfo."""
-        return self._info
+        if call.caller.everything:
+            return self._info
+        shown = pb.ServerInfo()
+        shown.CopyFrom(self._info)
+        shown.path = ""  # only for those to whom nothing is closed
+        return shown
 
     async def update_columns(self, message: bytes, call: Call) -> bytes:
         """UpdateColumns."""

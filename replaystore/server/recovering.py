@@ -9,7 +9,8 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from replaystore.errors import ReplayStoreError
-from replaystore.server.address import check_exposure, claim_socket_path, join_address, parse_address
+from replaystore.server.access.listening import Access
+from replaystore.server.address import claim_socket_path, join_address, parse_address
 from replaystore.server.health import Health
 from replaystore.wire.methods import SERVICE
 
@@ -33,7 +34,7 @@ class Recovering:
         """Notes how far a table is; called from another thread."""
         self._state = f"checked {checked} of {total} rows of table {table!r} after a crash"
 
-    async def start(self, listen: str | None, unix: str | None, *, insecure: bool) -> None:
+    async def start(self, listen: str | None, unix: str | None, access: Access) -> None:
         """Listens where the server will, but not at a port that is yet to be chosen.
 
         An address that cannot be had is passed over: the server that comes after says what is wrong with it.
@@ -43,16 +44,12 @@ class Recovering:
         try:
             if listen is not None:
                 host, port = parse_address(listen)
-                check_exposure(host, insecure)
+                access.check(host)
                 if port:
-                    listening += server.add_insecure_port(join_address(host, port))
+                    listening += access.add_port(server, join_address(host, port))
             if unix is not None:
                 path = str(claim_socket_path(unix))
-                before = os.umask(0o177)
-                try:
-                    listening += server.add_insecure_port(f"unix:{path}")
-                finally:
-                    os.umask(before)
+                listening += access.add_socket(server, path)
                 self._socket_path = path
         except (RuntimeError, ReplayStoreError):
             pass

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replaystore.engine.warm_up import warm_up
+from replaystore.server.access.listening import Access
+from replaystore.server.address import parse_address
 from replaystore.server.options import ServerOptions
 from replaystore.server.recovering import PATIENCE_S, Recovering
 from replaystore.server.service import Server
@@ -50,7 +52,9 @@ async def serve(
 ) -> None:
     """Serves the store at `path` until SIGTERM or SIGINT, then ends the calls with a clear status and closes the store.
 
-    A second signal ends the process at once; everything acknowledged is on disk by then, as after any crash.
+    From the signal on health says NOT_SERVING and no call begins; those that run have `ServerOptions.grace_s`, see `Calls.drain`. While
+    the store is being recovered the signal ends that: the next start recovers it anew. A second signal ends the process at once, with
+    status 128 + its number; everything acknowledged is on disk by then, as after any crash.
 
     Args:
         path: the store; made when there is none.
@@ -81,12 +85,15 @@ async def serve(
     for which in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(which, on_signal, which)
     try:
-        store = await _open(path, listen, unix, options or ServerOptions(), progress, on_compiling, durability, commit_interval_s)
+        try:
+            store = await _open(stop, path, listen, unix, options or ServerOptions(), progress, on_compiling, durability, commit_interval_s)
+        except _Stopped:
+            return
         try:
             server = Server(store, options)
             try:
                 await server.start(listen, unix)
-                if on_ready is not None:
+                if on_ready is not None and not stop.done():
                     on_ready(_ready_info(store, server, time.monotonic() - started))
                 await stop
             finally:
@@ -98,7 +105,12 @@ async def serve(
             loop.remove_signal_handler(which)
 
 
+class _Stopped(Exception):
+    """A signal came while the store was being opened."""
+
+
 async def _open(
+    stop: asyncio.Future[str],
     path: str | Path,
     listen: str | None,
     unix: str | None,
@@ -109,9 +121,14 @@ async def _open(
     commit_interval_s: float,
 ) -> Store:
     """Opens the store; when that takes long, something listens meanwhile and says so."""
+    access = Access(options)  # before the store, which may take long: a token file that cannot be used is told at once
+    if listen is not None:
+        access.check(parse_address(listen)[0])
     recovering = Recovering()
 
     def report(table: str, checked: int, total: int) -> None:
+        if stop.done():
+            raise _Stopped
         recovering.progress(table, checked, total)
         if progress is not None:
             progress(table, checked, total)
@@ -121,6 +138,8 @@ async def _open(
     def work() -> Store:
         warm_up()
         compiled.set()
+        if stop.done():
+            raise _Stopped
         return Store(path, durability=durability, commit_interval_s=commit_interval_s, progress=report)
 
     opening = asyncio.ensure_future(asyncio.to_thread(work))
@@ -130,7 +149,7 @@ async def _open(
             recovering.compiling()
             if on_compiling is not None:
                 on_compiling()
-        await recovering.start(listen, unix, insecure=options.insecure)
+        await recovering.start(listen, unix, access)
     try:
         return await opening
     finally:

@@ -52,7 +52,7 @@ class StandingService:
             version=self._info.version,
             protocol=self._info.protocol,
             instance=self._info.instance,
-            path=self._info.path,
+            path=self._info.path if caller.everything else "",
             time=time.time(),
             uptime_s=time.monotonic() - self._started,
             addresses=self._addresses,
@@ -91,7 +91,7 @@ class StandingService:
             stats=stats,
             received_bytes=figures.received_bytes,
             sent_bytes=figures.sent_bytes,
-            commit_lag_s=_commit_lag_s(table, stats.durable_step),
+            commit_lag_s=commit_lag_s(table, stats.durable_step),
             blocked_insert_s=sum(wait.seconds for (side, _), wait in waits if side == "insert"),
             blocked_sample_s=sum(wait.seconds for (side, _), wait in waits if side == "sample"),
             failure=failure,
@@ -106,7 +106,7 @@ def _positions(table: Table) -> TableStats:
     return TableStats(**{**nothing, **unknown, **known})
 
 
-def _commit_lag_s(table: Table, durable_step: int) -> float:
+def commit_lag_s(table: Table, durable_step: int) -> float:
     """For how long the oldest row that is not durable has been there."""
     try:
         times = table.read_steps(durable_step, durable_step + 1, ["meta/insert_time"])["meta/insert_time"]

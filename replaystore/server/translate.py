@@ -173,6 +173,11 @@ class Calls:
         self._running: set[Call] = set()
         self._draining = False
 
+    def judge(self, again: Callable[[Caller], Caller | None]) -> None:
+        """Rights have changed: `again` gives the present ones of a caller, or None. Calls that these do not allow any more end."""
+        for call in list(self._running):
+            call.judge(again(call.caller))
+
     async def drain(self, timeout_s: float) -> None:
         """Ends every call with a clear status; those that begin from now on end at once.
 
