@@ -41,9 +41,10 @@ def test_health_and_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(run, "Store", slow)
     monkeypatch.setattr(run, "PATIENCE_S", 0.0)
 
-    async def health() -> int:
+    async def health(service: str = "") -> int:
         async with grpc.aio.insecure_channel(address) as channel:
-            reply = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
+            request = health_pb2.HealthCheckRequest(service=service)
+            reply = await health_pb2_grpc.HealthStub(channel).Check(request, wait_for_ready=True, timeout=20)
             return int(reply.status)
 
     def refused() -> ReplayStoreError:
@@ -57,11 +58,13 @@ def test_health_and_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             run.serve(tmp_path / "data", address, on_ready=lambda info: ready.set(), progress=lambda *state: progress.append(state))
         )
         assert await health() == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await health("replaystore.table/t") == health_pb2.HealthCheckResponse.NOT_SERVING
         assert await asyncio.to_thread(checked.wait, 20)
         assert "of 240 rows of table 't'" in str(await asyncio.to_thread(refused))
         go_on.set()
         await asyncio.wait_for(ready.wait(), 20)
         assert await health() == health_pb2.HealthCheckResponse.SERVING
+        assert await health("replaystore.table/t") == health_pb2.HealthCheckResponse.SERVING
         os.kill(os.getpid(), signal.SIGTERM)
         await serving
 
