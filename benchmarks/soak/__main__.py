@@ -1,4 +1,4 @@
-"""``python -m benchmarks.soak --minutes 3 [--actors 500] [--learners 8] [--json FILE]``; exit 1 with the reason when something does not hold."""
+"""``python -m benchmarks.soak --minutes 3 [--actors 500] [--learners 8] [--json FILE]``; exit 1 with the reason when it fails."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ def say(found: dict[str, Any]) -> None:
             f"{found['steps']:,} steps, each once and in order: {found['acknowledged']:,} acknowledged, "
             f"{found['written_by_the_killed']:,} more were written before a client was killed"
         )
-    print(
-        f"{found['kills']} processes killed, {found['clients']} clients in all; CPU of the server {found.get('server_cpu_s', 0):.0f} s, of all processes {found['cpu_s']:.0f} s"
-    )
+    print(f"{found['kills']} processes killed, {found['clients']} clients in all")
+    print(f"CPU of the server {found.get('server_cpu_s', 0):.0f} s, of all processes {found['cpu_s']:.0f} s")
     print(f"the most that anybody fell behind: {found.get('worst_behind', 0):.0f} answers")
     print(f"\n{'server':<14}{'begin':>10}{'warm':>10}{'end':>10}{'most':>10}{'rise':>10}{'allowed':>10}{'clients gone':>14}")
     for name, part in found.get("growth", {}).items():

@@ -61,7 +61,10 @@ class Auditor:
         self.steps += len(actors)
 
     def account(self, actors: npt.NDArray[Any], sent: npt.NDArray[Any], acknowledged: npt.NDArray[Any]) -> int:
-        """Everything acknowledged must be there, and nothing that was not sent; returns how many steps are there without having been acknowledged.
+        """Everything acknowledged must be there, and nothing that was not sent.
+
+        Returns:
+            How many steps are there without having been acknowledged.
 
         Raises:
             AssertionError: it is not so.

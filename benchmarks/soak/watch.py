@@ -15,8 +15,8 @@ MOST_POINTS = 300
 """Of a series that a line is laid through."""
 
 ALLOWED = {"own_mb": 6.0, "descriptors": 10.0, "threads": 3.0, "journal_mb": 4.0, "files": 40.0}
-"""How much the line may rise between the warm-up and the end. Own memory: what allocators keep for the largest moment so far, which comes later
-and later; descriptors and threads: clients that come and go by chance; journal: one checkpoint's worth."""
+"""How much the line may rise between the warm-up and the end. Own memory: what allocators keep for the largest moment so far, which comes
+later and later; descriptors, threads and files: what comes and goes by chance; journal: one checkpoint's worth."""
 
 
 def look(pid: int, store: Path) -> dict[str, float]:
@@ -88,7 +88,7 @@ class Growth:
         self._looks.append(seen)
 
     def report(self) -> dict[str, dict[str, float | None]]:
-        """By what was looked at: at the end of the warm-up and at the end (medians of five looks), the most, the rise, and what is allowed."""
+        """By what was looked at: after the warm-up and at the end (medians of five looks), the most, the rise, and what is allowed."""
         seconds = np.array(self._seconds)
         after = int(np.searchsorted(seconds, self._warm_up_s))
         found: dict[str, dict[str, float | None]] = {}
@@ -108,7 +108,7 @@ class Growth:
 def grown(report: dict[str, dict[str, float | None]]) -> list[str]:
     """What rose by more than it may."""
     return [
-        f"{name} rose by {part['rise']:.1f} after the warm-up, from {part['warm']:.1f} to {part['end']:.1f}; {part['allowed']:g} are allowed"
+        f"{name} rose by {part['rise']:.1f} after the warm-up, from {part['warm']:.1f} to {part['end']:.1f}; {part['allowed']:g} may be"
         for name, part in report.items()
         if part["allowed"] is not None and part["rise"] is not None and part["rise"] > part["allowed"]
     ]
