@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     options = [
         inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(setting))
         for setting in SETTINGS.values()
+        if setting.on_line
     ]
     parameters = [*options, *own]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -43,19 +45,18 @@ def _help(setting: Setting) -> str:
 
 def say_settings(loaded: Loaded, *, as_json: bool) -> None:
     """Each setting, its value and where that came from; no secrets."""
-    rows = [(setting, without_password(getattr(loaded.settings, name)), loaded.origins[name]) for name, setting in SETTINGS.items()]
+    rows = [(setting, _shown(setting, getattr(loaded.settings, name)), loaded.origins[name]) for name, setting in SETTINGS.items()]
     if as_json:
         text.say_json(
-            {
-                setting.name: {
-                    "value": str(value) if setting.metavar in ("DIR", "FILE", "PATH") and value is not None else value,
-                    "origin": origin.kind,
-                    "from": origin.name or None,
-                }
-                for setting, value, origin in rows
-            }
+            {setting.name: {"value": value, "origin": origin.kind, "from": origin.name or None} for setting, value, origin in rows}
         )
         return
     text.say_table(
         ("setting", "value", "from"), [(setting.name, written(setting.kind, value) or "-", str(origin)) for setting, value, origin in rows]
     )
+
+
+def _shown(setting: Setting, value: Any) -> Any:
+    if setting.secret:
+        return "***" if value else ""
+    return without_password(str(value) if isinstance(value, Path) else value)

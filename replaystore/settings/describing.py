@@ -31,6 +31,9 @@ class Setting:
     unit: str
     allowed: str
     """``a whole number of at least 1``"""
+    on_line: bool
+    in_file: bool
+    secret: bool
 
     @property
     def flag(self) -> str:
@@ -41,11 +44,6 @@ class Setting:
     def variable(self) -> str:
         """Its environment variable."""
         return PREFIX + self.name.upper()
-
-    @property
-    def in_file(self) -> bool:
-        """Whether the TOML file may set it; it cannot name itself."""
-        return self.name != "config"
 
     @property
     def switch(self) -> bool:
@@ -65,7 +63,7 @@ def _settings() -> dict[str, Setting]:
         kind = next((part for part in get_args(field.annotation) if part is Path), field.annotation)
         found[name] = Setting(
             name, shown.section, kind, field.default, " ".join((field.description or "").split()), shown.metavar, shown.unit,
-            shown.allowed or _allowed(kind, field.metadata),
+            shown.allowed or _allowed(kind, field.metadata), shown.on_line, shown.in_file, shown.secret,
         )  # fmt: skip
     return found
 

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from replaystore.errors import InvalidArgument
 from replaystore.settings.describing import FILE, PREFIX, SETTINGS, Setting
 from replaystore.settings.masking import without_password
 from replaystore.settings.table import Settings
+
+ALL = "`replaystore serve --print-config` lists them"
 
 OTHERS = frozenset(
     PREFIX + name for name in ("TOKEN", "TLS_CA", "FAULTS", "NET_FAULTS", "MACHINE", "CRASH_EVERY", "POWER_IMAGES", "FUZZ", "FUZZ_SEED")
@@ -112,11 +114,11 @@ def _read(file: Path | None) -> dict[str, Any]:
     except OSError as error:
         raise InvalidArgument(f"{file} cannot be read: {error.strerror or error}") from None
     wrong = [_of_unknown_key(name, value) for name, value in found.items() if name not in SETTINGS]
-    if "config" in found:
-        wrong.append("config cannot be set in the file itself: use --config or REPLAYSTORE_CONFIG")
     for name, value in found.items():
         setting = SETTINGS.get(name)
-        if setting is not None and (isinstance(value, bool) != setting.switch or isinstance(value, dict | list)):
+        if setting is not None and not setting.in_file:
+            wrong.append(f"{name} cannot be set in the file: use {f'{setting.flag} or ' if setting.on_line else ''}{setting.variable}")
+        elif setting is not None and (isinstance(value, bool) != setting.switch or isinstance(value, dict | list)):
             wrong.append(f"{name} = {_literal(value)} must be {setting.allowed}")
     if wrong:
         raise InvalidArgument(f"{file}: {'; '.join(wrong)}")
@@ -126,24 +128,24 @@ def _read(file: Path | None) -> dict[str, Any]:
 def _of_unknown_key(name: str, value: Any) -> str:
     if isinstance(value, dict):
         return f"[{name}] is a section, and settings stand in none: write them at the top of the file"
-    return f"{name} is not a setting; {_hint(name, SETTINGS)}"
+    near = _nearest(name)
+    return f"{name} is not a setting; " + (f"did you mean {near.name}?" if near else ALL)
 
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     known = {setting.variable for setting in SETTINGS.values()} | OTHERS
-    wrong = [
-        name
-        for name in sorted(environment)
-        if name.upper().startswith(PREFIX) and name.upper() not in known and not OF_KUBERNETES.match(f"{name}={environment[name]}")
-    ]
+    wrong = []
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not OF_KUBERNETES.match(f"{name}={environment[name]}"):
+            near = _nearest(name[len(PREFIX) :])
+            wrong.append(f"{name} is not a setting; " + (f"did you mean {near.variable}?" if near else ALL))
     if wrong:
-        told = "; ".join(f"{name} is not a setting; {_hint(name.upper(), known)}" for name in wrong)
-        raise InvalidArgument(f"environment: {told}")
+        raise InvalidArgument(f"environment: {'; '.join(wrong)}")
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name.replace("-", "_"), sorted(known), 1, 0.6)
-    return f"did you mean {nearest[0]}?" if nearest else "`replaystore serve --print-config` lists them"
+def _nearest(name: str) -> Setting | None:
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), SETTINGS, 1, 0.6)
+    return SETTINGS[near[0]] if near else None
 
 
 def _validated(values: dict[str, Any], origins: Mapping[str, Origin]) -> Settings:

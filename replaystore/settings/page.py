@@ -49,6 +49,7 @@ def _table(settings: list[Setting]) -> str:
         default = written(setting.kind, setting.default)
         key = f"`{setting.name}`" if setting.in_file else f"{setting.name} (not in the file)"
         flag = f"`{setting.flags.replace('/', '` / `')}`" + (f" {setting.metavar}" if setting.metavar else "")
+        flag = flag if setting.on_line else "none"
         cells = (
             key, flag, f"`{setting.variable}`", f"`{default}`" if default else "none", setting.unit, setting.allowed, setting.meaning,
         )  # fmt: skip

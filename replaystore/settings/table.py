@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field
 
 from replaystore.errors import InvalidArgument
 from replaystore.server.address import parse_address
@@ -29,6 +29,12 @@ class Shown:
     unit: str = ""
     allowed: str = ""
     """What it may be, in words, where type and bounds do not say it."""
+    on_line: bool = True
+    """Whether the command line, which everybody on the machine can read, may set it."""
+    in_file: bool = True
+    """Whether the TOML file may."""
+    secret: bool = False
+    """It is never shown."""
 
 
 def _address(value: str) -> str:
@@ -68,7 +74,7 @@ class Settings(BaseModel):
     snapshots: Annotated[Place, Shown("Store", "DIR")] = DEFAULTS.snapshots
     """Let clients have snapshots made, each in a folder of its own in DIR."""
 
-    config: Annotated[Place, Shown("Store", "FILE")] = None
+    config: Annotated[Place, Shown("Store", "FILE", in_file=False)] = None
     """Read settings from this TOML file; empty: from none. Not given: replaystore.toml of the working directory, where there is one."""
 
     listen: Annotated[Address, Shown("Who may connect", "HOST:PORT", "", "HOST:PORT, or empty")] = "127.0.0.1:7777"
@@ -77,16 +83,19 @@ class Settings(BaseModel):
     unix: Annotated[Place, Shown("Who may connect", "PATH")] = None
     """A unix socket to listen on as well; its owner alone can connect."""
 
-    token_file: Annotated[Place, Shown("Who may connect", "FILE")] = getattr(DEFAULTS, "token_file", None)
+    token_file: Annotated[Place, Shown("Who may connect", "FILE")] = DEFAULTS.token_file
     """Ask callers for a token of this file, and allow what the file says; read again when it changes."""
 
-    tls_cert: Annotated[Place, Shown("Who may connect", "FILE")] = getattr(DEFAULTS, "tls_cert", None)
+    tokens: Annotated[str, Field(repr=False), Shown("Who may connect", allowed="text", on_line=False, in_file=False, secret=True)] = ""
+    """What would be in a token file, for servers that are given it by their environment."""
+
+    tls_cert: Annotated[Place, Shown("Who may connect", "FILE")] = DEFAULTS.tls_cert
     """Encrypt, with this certificate (PEM, the chain after it); read again when it changes."""
 
-    tls_key: Annotated[Place, Shown("Who may connect", "FILE")] = getattr(DEFAULTS, "tls_key", None)
+    tls_key: Annotated[Place, Shown("Who may connect", "FILE")] = DEFAULTS.tls_key
     """The certificate's private key (PEM)."""
 
-    tls_client_ca: Annotated[Place, Shown("Who may connect", "FILE")] = getattr(DEFAULTS, "tls_client_ca", None)
+    tls_client_ca: Annotated[Place, Shown("Who may connect", "FILE")] = DEFAULTS.tls_client_ca
     """Take only clients with a certificate that one of these authorities (PEM) has signed."""
 
     insecure: Annotated[bool, Shown("Who may connect")] = DEFAULTS.insecure
@@ -95,18 +104,16 @@ class Settings(BaseModel):
     local: Annotated[bool, Shown("Who may connect")] = DEFAULTS.local
     """Let clients on this machine read the tables' files themselves; with --no-local everything is sent."""
 
-    metrics: Annotated[Address, Shown("Seeing it run", "HOST:PORT", "", "HOST:PORT, or empty")] = getattr(DEFAULTS, "metrics", None) or ""
+    metrics: Annotated[Address, Shown("Seeing it run", "HOST:PORT", "", "HOST:PORT, or empty")] = DEFAULTS.metrics or ""
     """Serve metrics for Prometheus, /healthz and /readyz over HTTP there; empty: nowhere."""
 
-    log_format: Annotated[Literal["text", "json"], Shown("Seeing it run", "text|json")] = getattr(DEFAULTS, "log_format", "text")
+    log_format: Annotated[Literal["text", "json"], Shown("Seeing it run", "text|json")] = "text"
     """Lines for people, or one JSON object a line."""
 
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Shown("Seeing it run", "debug|info|warning|error")] = getattr(
-        DEFAULTS, "log_level", "warning"
-    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Shown("Seeing it run", "debug|info|warning|error")] = "warning"
     """Log what matters at least so much, on stderr."""
 
-    otlp: Annotated[str, Shown("Seeing it run", "URL", "", "a URL, or empty")] = getattr(DEFAULTS, "otlp", None) or ""
+    otlp: Annotated[str, Shown("Seeing it run", "URL", "", "a URL, or empty")] = DEFAULTS.otlp or ""
     """Send traces to this OpenTelemetry endpoint (pip install 'replaystore[otel]'); empty: nowhere."""
 
     max_message_bytes: Annotated[ByteSize, Ge(MIB), Le((1 << 31) - 1), Shown("Bounds", "BYTES", "bytes")] = ByteSize(
@@ -117,19 +124,25 @@ class Settings(BaseModel):
     max_parameters_bytes: Annotated[ByteSize, Ge(1), Shown("Bounds", "BYTES", "bytes")] = ByteSize(DEFAULTS.max_parameters_bytes)
     """Refuse larger parameter sets."""
 
-    max_in_flight_bytes: Annotated[ByteSize, Ge(MIB), Shown("Bounds", "BYTES", "bytes")] = ByteSize(
-        getattr(DEFAULTS, "max_in_flight_bytes", 4096 * MIB)
-    )
+    max_in_flight_bytes: Annotated[ByteSize, Ge(MIB), Shown("Bounds", "BYTES", "bytes")] = ByteSize(DEFAULTS.max_in_flight_bytes)
     """Refuse blocks and batches while so much is on its way in or out."""
 
-    max_tables: Annotated[int, Ge(1), Shown("Bounds", "N", "tables")] = getattr(DEFAULTS, "max_tables", 4096)
+    max_tables: Annotated[int, Ge(1), Shown("Bounds", "N", "tables")] = DEFAULTS.max_tables
     """Refuse to make more tables."""
 
-    max_streams: Annotated[int, Ge(1), Shown("Bounds", "N", "streams")] = getattr(DEFAULTS, "max_streams", 4096)
+    max_streams: Annotated[int, Ge(1), Shown("Bounds", "N", "streams")] = DEFAULTS.max_streams
     """Refuse more open streams of writers and samplers."""
 
-    max_waiting: Annotated[int, Ge(1), Shown("Bounds", "N", "requests")] = getattr(DEFAULTS, "max_waiting", 16384)
+    max_waiting: Annotated[int, Ge(1), Shown("Bounds", "N", "requests")] = DEFAULTS.max_waiting
     """Refuse more requests that wait for a limiter."""
+
+    max_parameter_sets: Annotated[int, Ge(1), Shown("Bounds", "N", "names")] = DEFAULTS.max_parameter_sets
+    """Refuse to publish parameters under more names."""
+
+    max_parameters_total_bytes: Annotated[ByteSize, Ge(1), Shown("Bounds", "BYTES", "bytes")] = ByteSize(
+        DEFAULTS.max_parameters_total_bytes
+    )
+    """Refuse to publish more parameters than these, all sets together; they are kept in memory."""
 
     max_wait_s: Annotated[float, Gt(0), Le(86_400), Shown("Bounds", "S", "seconds")] = DEFAULTS.max_wait_s
     """The longest that any call waits for a limiter, for durability or for parameters, whatever it asks for."""

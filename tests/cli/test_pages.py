@@ -1,4 +1,4 @@
-"""docs/CLI.md holds what ``--help`` prints."""
+"""docs/CLI.md holds what ``--help`` prints, docs/SETTINGS.md the table of settings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import typer
 
 from replaystore.cli import pages
 from replaystore.cli.app import app
+from replaystore.settings.describing import SETTINGS
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs/CLI.md").read_text()
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "CLI.md").read_text()
 
 
 def test_every_command_and_option_is_documented() -> None:
@@ -31,3 +33,14 @@ def test_the_page_is_what_help_prints() -> None:
     if f"with typer {typer.__version__} -->" not in PAGE:  # another version lays help out in other words
         pytest.skip(f"docs/CLI.md was made with another typer than {typer.__version__}")
     assert pages.markdown() == PAGE, "run `make docs`"
+
+
+def test_the_page_of_settings_is_the_table() -> None:
+    page = (DOCS / "SETTINGS.md").read_text()
+    assert pages.PAGES["SETTINGS.md"]() == page, "run `make docs`"
+    for setting in SETTINGS.values():
+        assert setting.meaning
+        assert setting.allowed
+        (row,) = [line for line in page.splitlines() if f"`{setting.variable}`" in line and line.startswith("|")]
+        assert setting.meaning in row
+        assert (f"`{setting.flag}`" in row) == setting.on_line
