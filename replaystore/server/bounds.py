@@ -105,6 +105,8 @@ class Hold:
 
     def take(self, size: int) -> bool:
         """Takes so many bytes, unless they are too many."""
+        if not size:
+            return True
         room = self._room
         with room._lock:
             if self._open:
@@ -141,6 +143,8 @@ class Hold:
 
     def give(self, size: int) -> None:
         """Gives so many back."""
+        if not size:
+            return
         room = self._room
         with room._lock:
             if self._open:

@@ -115,8 +115,8 @@ class QuotaBook:
         now, delay_s, over = time.monotonic(), 0.0, ""
         taken: list[tuple[Bucket, float]] = []
         for bucket, rate, amount, name in (
-            (usage.steps, quotas.steps_per_s, rows, "steps_per_s"),
-            (usage.bytes, quotas.bytes_per_s, size, "bytes_per_s"),
+            (usage.steps, quotas.steps_per_s, float(rows), "steps_per_s"),
+            (usage.bytes, quotas.bytes_per_s, float(size), "bytes_per_s"),
         ):
             if rate is not None:
                 this_s = bucket.take(amount, rate, now)

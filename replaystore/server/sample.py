@@ -11,11 +11,12 @@ from weakref import ReferenceType, ref
 
 import grpc
 
-from replaystore.errors import ReplayStoreError
+from replaystore.errors import Overloaded, ReplayStoreError
 from replaystore.sampling import PreparedSample, SampleRequest
 from replaystore.schema.selectors import Uniform
 from replaystore.schema.views import Episode, Hindsight
 from replaystore.server.access.roles import NEEDS
+from replaystore.server.bounds import UNCOUNTED_BYTES, Bounds, Hold
 from replaystore.server.describing import Described
 from replaystore.server.figures import Figures, Seen, TableFigures
 from replaystore.server.local import Asked, Borrowing, Lending
@@ -59,30 +60,38 @@ _MANY_ROWS = 1 << 18
 class SampleService:
     """Serves Sample streams and priority updates."""
 
-    def __init__(self, store: Store, options: ServerOptions, copying: ThreadPoolExecutor, lending: Lending, figures: Figures) -> None:
+    def __init__(
+        self, store: Store, options: ServerOptions, copying: ThreadPoolExecutor, lending: Lending, figures: Figures, bounds: Bounds
+    ) -> None:
         self._store, self._options, self._copying, self._lending, self._figures = store, options, copying, lending, figures
+        self._bounds = bounds
 
     async def sample(self, _: Any, call: Call) -> None:
         """One stream. Requests are answered one after the other; while a large reply leaves, the next one is made."""
+        hold = Hold(self._bounds.others)
         outgoing, sizes = (
-            _Outgoing(call, self._options.inline_bytes, self._figures),
+            _Outgoing(call, self._options.inline_bytes, self._figures, hold),
             _Sizes(self._options.max_message_bytes - _OVERHEAD_BYTES),
         )
         borrowing = Borrowing(self._lending, call.peer)
         self._figures.sample_streams += 1
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
+                counted = len(message) if len(message) > UNCOUNTED_BYTES else 0
+                hold.require(counted)
                 try:
                     incoming = decode_sample_request(message)
                 except ReplayStoreError as error:  # ends the stream when the message has no readable number
                     self._figures.refused(error)
                     await outgoing.write(_failed(request_number(message), None, error, 0))
-                    continue
-                await self._answer(incoming, sizes, outgoing, borrowing)
+                else:
+                    await self._answer(incoming, sizes, outgoing, borrowing)
+                hold.give(counted)
             await outgoing.drain()
         finally:
             self._figures.sample_streams -= 1
             borrowing.close()
+            hold.close()
 
     async def _answer(self, incoming: IncomingSample, sizes: _Sizes, outgoing: _Outgoing, borrowing: Borrowing) -> None:
         """As many replies as it takes. An error stands for one batch; those after it are tried all the same."""
@@ -103,11 +112,13 @@ class SampleService:
                     reply = await self._draw(table, incoming, incoming.request, done, counts, sizes, outgoing, asked, figures)
                     if reply.kept is not None:
                         borrowing.keep(incoming.header, reply.kept)
+            except Overloaded:  # ends the stream: its client comes again when it is told to, and asks for what is missing
+                raise
             except ReplayStoreError as error:
                 self._figures.refused(error)
                 sizes.forget(incoming.query)
                 reply = _Reply(_failed(incoming.number, counts, error, 1), 1)
-            await outgoing.write(reply.message, figures)
+            await outgoing.write(reply.message, figures, reply.payload_bytes)
             done, counts = done + reply.batches, None
 
     def _is_long(self, table: Table, request: SampleRequest, rows: int) -> bool:
@@ -136,7 +147,7 @@ class SampleService:
         most = max(1, min(incoming.batches - done, most_rows // rows, sizes.together(incoming.query, table, asked.local)))
         long = self._is_long(table, request, rows * most)
         look = asked.due()
-        began = perf_counter()
+        began, hold = perf_counter(), outgoing.hold
         draw_s = fill_s = 0.0
         seen: Seen | None = None
 
@@ -156,10 +167,16 @@ class SampleService:
                 seen = Seen.of(prepared.gathered.small, table.newest_version)
             return prepared
 
-        def fill(prepared: DrawnSample, described: Described | None, layout: Layout) -> _Reply:
+        def fill(prepared: DrawnSample, described: Described | None, layout: Layout) -> _Reply | _Drawn:
             nonlocal fill_s
+            if not hold.take(layout.payload_bytes):
+                return _Drawn(prepared, described, layout)
             begun = perf_counter()
-            reply = make(prepared, described, layout)
+            try:
+                reply = make(prepared, described, layout)
+            except BaseException:
+                hold.give(layout.payload_bytes)
+                raise
             fill_s = perf_counter() - begun
             return reply
 
@@ -171,21 +188,21 @@ class SampleService:
             prepared.gathered.forget()
             return _Reply(message, prepared.batches, layout.payload_bytes, described.gathered_bytes, prepared)
 
-        def look_and_fill(prepared: DrawnSample) -> _Reply:
+        def look_and_fill(prepared: DrawnSample) -> _Reply | _Drawn:
             return fill(prepared, *self._layout(prepared, request, asked, look=look))
 
-        def prepare_and_fill(ticket: Ticket | None) -> _Reply | None:
+        def prepare_and_fill(ticket: Ticket | None) -> _Reply | _Drawn | None:
             prepared = prepare(ticket)
             return None if prepared is None else look_and_fill(prepared)
 
-        async def attempt(ticket: Ticket | None) -> _Reply | None:
+        async def attempt(ticket: Ticket | None) -> _Reply | _Drawn | None:
             if long:
                 return await in_thread(self._copying, lambda: prepare_and_fill(ticket), _close_lost)
             prepared = prepare(ticket)
             if prepared is None:
                 return None
 
-            def lost(future: Future[_Reply]) -> None:
+            def lost(future: Future[_Reply | _Drawn]) -> None:
                 if future.cancelled():
                     prepared.close()
                 _close_lost(future)
@@ -200,16 +217,36 @@ class SampleService:
         def why() -> str:
             return table.why_blocked("sample", request.batch_size, request)
 
-        async def tell(waited_s: float) -> None:
-            header = pb.SampleReplyHeader(request=incoming.number, waiting=f"waited {waited_s:.3g} s: {why()}")
+        async def tell(waited_s: float, reason: str | None = None) -> None:
+            header = pb.SampleReplyHeader(request=incoming.number, waiting=f"waited {waited_s:.3g} s: {reason or why()}")
             await outgoing.write(prefix(header.SerializeToString(), b"", 0))
+
+        async def wait_for_room(size: int) -> None:
+            await hold.wait(size, timeout_s, lambda waited_s: tell(waited_s, hold.why(size)), notice_s)
+            hold.give(size)
 
         timeout_s = bounded_wait("header.timeout_s", incoming.timeout_s, self._options.max_wait_s)
         notice_s = max(incoming.notice_s, _SHORTEST_NOTICE_S) if incoming.notice_s > 0 else float("inf")
         waits = lambda: figures.waits_of("sample", type(table.config.rate_limiter).__name__)  # noqa: E731
-        reply = await wait_turn(table.sampling, attempt, timeout_s, why, tell, notice_s, notice_s, waits)
+        expected = most * sizes.expected(incoming.query, table, asked.local)
+        if not hold.fits(expected):
+            await wait_for_room(expected)
+        reply: _Reply | _Drawn = await wait_turn(
+            table.sampling, attempt, timeout_s, why, tell, notice_s, notice_s, waits, self._bounds.waiting
+        )
+        while isinstance(reply, _Drawn):  # it turned out to be larger, or others were faster
+            drawn = reply
+            try:
+                await wait_for_room(drawn.layout.payload_bytes)
+            except BaseException:
+                drawn.kept.close()
+                raise
+            reply = await in_thread(self._copying, partial(fill, *drawn), partial(_close_drawn, drawn))
         waited_s = perf_counter() - began - draw_s - fill_s
         figures.answered(reply.batches, len(reply.message), reply.gathered_bytes, waited_s, draw_s, fill_s, seen)
+        if (traces := self._figures.traces) is not None:
+            items = reply.batches * request.batch_size
+            traces.sample(table.name, reply.batches, items, len(reply.message), waited_s, draw_s, fill_s)
         sizes.note(incoming.query, table, reply)
         return reply
 
@@ -254,6 +291,14 @@ class _Reply(NamedTuple):
     """and of which rows."""
 
 
+class _Drawn(NamedTuple):
+    """Batches drawn for which there is no room in memory now."""
+
+    kept: DrawnSample
+    described: Described | None
+    layout: Layout
+
+
 class _Sizes:
     """Bytes of a batch of each kind that one stream has asked for, so that it is known before a draw how many go into a message."""
 
@@ -274,6 +319,13 @@ class _Sizes:
         # they fit a message even when they come to be gathered here, because the columns have moved
         return min(self._together_bytes // described, self._most_bytes // whole)
 
+    def expected(self, query: bytes, table: Table, local: bool) -> int:
+        """Bytes of a batch in its message; 0 where none of this very table has been drawn yet."""
+        of, described, whole = self._known.get(query, (None, 0, 0))
+        if of is None or of() is not table:
+            return 0
+        return described if local and described else whole
+
     def note(self, query: bytes, table: Table, reply: _Reply) -> None:
         """Batches were so large."""
         if len(self._known) >= _KEPT_SIZES and query not in self._known:
@@ -291,27 +343,28 @@ class _Sizes:
 class _Outgoing:
     """Replies on their way: one at a time, in order; a large one leaves while the next is made."""
 
-    def __init__(self, call: Call, inline_bytes: int, figures: Figures) -> None:
-        self.call, self._inline_bytes, self._figures = call, inline_bytes, figures
+    def __init__(self, call: Call, inline_bytes: int, figures: Figures, hold: Hold) -> None:
+        self.call, self.hold, self._inline_bytes, self._figures = call, hold, inline_bytes, figures
         self._leaving: asyncio.Future[None] | None = None
 
-    async def write(self, reply: bytes, table: TableFigures | None = None) -> None:
-        """`table`: where it counts, if it is about one that there is."""
+    async def write(self, reply: bytes, table: TableFigures | None = None, held: int = 0) -> None:
+        """`table`: where it counts, if it is about one that there is; `held`: bytes of it in `hold`, given back once it has left."""
         await self.drain()
         began, size = perf_counter(), len(reply)
         self._figures.sample_in_flight_bytes += size
         if size > self._inline_bytes:
             expect_large(size)
             self._leaving = asyncio.ensure_future(self.call.write_apart(reply))
-            self._leaving.add_done_callback(partial(self._left, table, size, began))
+            self._leaving.add_done_callback(partial(self._left, table, size, began, held))
             return
         try:
             await self.call.write(reply)
         finally:
-            self._left(table, size, began)
+            self._left(table, size, began, held)
 
-    def _left(self, table: TableFigures | None, size: int, began: float, leaving: asyncio.Future[None] | None = None) -> None:
+    def _left(self, table: TableFigures | None, size: int, began: float, held: int, leaving: asyncio.Future[None] | None = None) -> None:
         self._figures.sample_in_flight_bytes -= size
+        self.hold.give(held)
         if table is not None:
             table.sample["send"].add(perf_counter() - began)
         if leaving is not None and not leaving.cancelled():
@@ -343,6 +396,12 @@ def _close_lost(future: Future[Any]) -> None:
         reply = future.result()
         if reply is not None and reply.kept is not None:
             reply.kept.close()
+
+
+def _close_drawn(drawn: _Drawn, future: Future[Any]) -> None:
+    if future.cancelled():
+        drawn.kept.close()
+    _close_lost(future)
 
 
 def _counts(counts: UpdateCounts) -> Any:

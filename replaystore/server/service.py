@@ -25,6 +25,7 @@ from replaystore.server.control import ControlService
 from replaystore.server.figures import Figures
 from replaystore.server.health import Health
 from replaystore.server.local import Lending
+from replaystore.server.observing import Observing
 from replaystore.server.options import ServerOptions
 from replaystore.server.parameters import ParameterService
 from replaystore.server.quotas import QuotaBook
@@ -35,6 +36,7 @@ from replaystore.v1 import service_pb2 as pb
 from replaystore.wire.methods import PROTOCOL, SERVICE
 
 if TYPE_CHECKING:
+    from replaystore.server.metrics.http import Pages
     from replaystore.store import Store
 
 _DRAINING = 0.8
@@ -47,10 +49,13 @@ _SPARE_STREAMS = 64
 class Server:
     """Serves an open store. The store stays the caller's: it is to be closed after `stop`."""
 
-    def __init__(self, store: Store, options: ServerOptions | None = None) -> None:
+    def __init__(self, store: Store, options: ServerOptions | None = None, pages: Pages | None = None) -> None:
+        """`pages`: metrics that are being served already; without, `start` sees to them."""
         self._options = options or ServerOptions()
         self.figures = Figures()
         """What it counts."""
+        self.observing = Observing(self._options, self.figures, pages)
+        """Where its metrics and traces go."""
         self._calls = Calls(self.figures)
         self.instance = secrets.token_hex(8)
         """Random name of this run of the server."""
@@ -98,6 +103,7 @@ class Server:
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(names, access.gate), self._server)
         self._calls.identify = access.gate.identify
         await self._server.start()
+        self.observing.begin(self, self._store)
         self._watching = asyncio.create_task(access.gate.watch(self._calls.judge))
 
     @staticmethod
@@ -120,7 +126,7 @@ class Server:
         quotas = QuotaBook(store)
         append = AppendService(store, options, self.instance, self._copying, self._disk, self.figures, self.bounds, quotas)
         self._lending = Lending(store, enabled=options.local, longest_s=options.local_keep_s, least_bytes=options.local_least_bytes)
-        sample = SampleService(store, options, self._copying, self._lending, self.figures)
+        sample = SampleService(store, options, self._copying, self._lending, self.figures, self.bounds)
         control = ControlService(store, options, info, self._disk)
         standing = StandingService(store, options, self.figures, info, self.addresses, self._disk)
         parameters = self._parameters = ParameterService(store, options, self._disk, self.figures)
@@ -160,10 +166,12 @@ class Server:
         if self._server is None:
             return
         self._health.stop()
+        self.observing.stop()
         if self._watching is not None:
             self._watching.cancel()
         await self._calls.drain(_DRAINING * self._options.grace_s)
         await self._server.stop((1 - _DRAINING) * self._options.grace_s)
+        self.observing.end(self._store)
         if self._parameters is not None:
             self._parameters.close()
         if self._lending is not None:
