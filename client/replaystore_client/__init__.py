@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from replaystore_client.client import Client
+from replaystore_client.identity import TLS
 from replaystore_client.sampler import Sampler
 
 if TYPE_CHECKING:
     from replaystore_client.record import RecordExperience
 
-__all__ = ["Client", "RecordExperience", "Sampler"]
+__all__ = ["TLS", "Client", "RecordExperience", "Sampler"]
 
 
 def __getattr__(name: str) -> Any:

@@ -71,8 +71,10 @@ class Client:
 
         Args:
             address: ``host:port`` or ``unix:PATH``.
-            token: sent with every call; needs `tls` unless the server is on this machine.
-            tls: True for the system's certificates, or a ``grpc.ChannelCredentials``.
+            token: sent with every call; needs `tls` unless the server is on this machine. None: that of REPLAYSTORE_TOKEN, or of the file
+                REPLAYSTORE_TOKEN_FILE.
+            tls: True trusts what this machine does, a path the certificates in that file; a `TLS` may also show one of the client's own.
+                A ``grpc.ChannelCredentials`` is taken as it is. None: what REPLAYSTORE_TLS_CA says; False: not encrypted.
             timeout_s: for every call that is not given another.
             local: None reads what is sampled from the table's files where server and client prove to see the same ones, and has it sent
                 elsewhere; True takes anything else for an error; False has it sent always.

@@ -16,6 +16,7 @@ import grpc
 from replaystore.errors import DeadlineExceeded, InvalidArgument, Overloaded, PermissionDenied, ReplayStoreError
 from replaystore.wire.errors import ERROR_KEY, RETRY_KEY, error_of
 from replaystore.wire.methods import MAX_MESSAGE_BYTES, path_of
+from replaystore_client.identity import TLS_CA, advice_for, tls_of, token_of
 from replaystore_client.watchdog import Silence
 
 T = TypeVar("T")
@@ -73,12 +74,18 @@ class Backoff:
 class Connection:
     """A channel to one server. Made when it is first needed; safe for use by several threads."""
 
-    def __init__(self, address: str, token: str | None = None, tls: bool | Any = None) -> None:
+    def __init__(self, address: str, token: str | None = None, tls: Any = None) -> None:
+        """Arguments as of `Client`."""
         self.address = address
         self._target = _target(address)
-        self._credentials = grpc.ssl_channel_credentials() if tls is True else (tls or None)
+        self._credentials, name = tls_of(tls, local_socket=self._target.startswith("unix:"))
+        self._options = _OPTIONS if name is None else [*_OPTIONS, ("grpc.ssl_target_name_override", name)]
+        token, origin = token_of(token)
         if token is not None and self._credentials is None and not _is_local(self._target):
-            raise PermissionDenied(f"a token would travel to {address} unencrypted, for anybody to read: pass tls=True")
+            raise PermissionDenied(
+                f"a token ({origin}) would travel to {address} unencrypted, for anybody to read: pass tls=True or tls=CA_FILE, or set "
+                f"{TLS_CA}"
+            )
         self._metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
         self._lock = threading.Lock()
         self._channel: Any = None
@@ -102,9 +109,9 @@ class Connection:
                     raise InvalidArgument(f"this client of {self.address} is closed")
                 if self._channel is None:
                     self._channel = (
-                        grpc.insecure_channel(self._target, _OPTIONS)
+                        grpc.insecure_channel(self._target, self._options)
                         if self._credentials is None
-                        else grpc.secure_channel(self._target, self._credentials, _OPTIONS)
+                        else grpc.secure_channel(self._target, self._credentials, self._options)
                     )
                 call = self._calls[(shape, method)] = getattr(self._channel, shape)(path_of(method))
         return call
@@ -217,7 +224,8 @@ class Connection:
 
     def lost(self, details: str) -> ConnectionLost:
         """The error for a connection that failed with `details`."""
-        return ConnectionLost(f"no connection to {self.address} ({details}): is it running? replaystore serve --path DATA --listen …")
+        advice = advice_for(details, encrypts=self._credentials is not None)
+        return ConnectionLost(f"no connection to {self.address} ({details}): {advice}")
 
     def close(self) -> None:
         """Ends everything that still runs over this connection."""
