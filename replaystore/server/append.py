@@ -182,6 +182,8 @@ class _Stream:
         self.hold.give(received_bytes)
         wait_s, store_s = perf_counter() - decoded - self._store_s, self._store_s
         self._counts.applied(result.applied_rows, result.duplicate_rows, received_bytes, decoded - began, wait_s, store_s)
+        if (traces := self._figures.traces) is not None:
+            traces.append(self._table.name, result.applied_rows, received_bytes, decoded - began, wait_s, store_s)
         return result
 
     async def _pace(self, sequence: int, rows: int, size: int) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from replaystore.errors import PermissionDenied
 from replaystore.schema.columns import check_name
 from replaystore.server.access.roles import Role
+from replaystore.server.events import happened
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call
 from replaystore.server.waiting import bounded_wait, in_thread
@@ -45,7 +46,10 @@ class ControlService:
     async def create_table(self, request: Any, call: Call) -> Any:
         """CreateTable."""
         config = parse_config(request.config_json)
+        there = request.table in self._store.tables()
         await self._run(lambda: self._store.create_table(request.table, config, exist_ok=request.exist_ok))
+        if not there:
+            happened(call, "table created", table=request.table)
         return await self._run(lambda: encode_description(self._store.describe(request.table)))
 
     async def alter_table(self, request: Any, call: Call) -> Any:
@@ -53,12 +57,14 @@ class ControlService:
         call.table(self._store, request.table)
         changes = decode_changes(request)
         await self._run(lambda: self._store.alter_table(request.table, **changes))
+        happened(call, "table altered", table=request.table, changed=sorted(changes))
         return await self._run(lambda: encode_description(self._store.describe(request.table)))
 
     async def drop_table(self, request: Any, call: Call) -> Any:
         """DropTable."""
         call.table(self._store, request.table)
         await self._run(lambda: self._store.drop_table(request.table))
+        happened(call, "table dropped", table=request.table)
         return pb.DropTableReply()
 
     async def snapshot(self, request: Any, call: Call) -> Any:
@@ -70,7 +76,9 @@ class ControlService:
         out = folder / check_name(request.name, "snapshot")
         options = {"rebase": request.rebase, "episodes": request.episodes, "closing_rows": request.closing_rows}
         timeout_s = bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
-        return encode_report(await self._run(lambda: self._store.snapshot(request.table, out, **options, timeout_s=timeout_s)))
+        report = await self._run(lambda: self._store.snapshot(request.table, out, **options, timeout_s=timeout_s))
+        happened(call, "snapshot taken", table=request.table, snapshot=request.name, seconds=round(report.seconds, 3))
+        return encode_report(report)
 
     async def fork_table(self, request: Any, call: Call) -> Any:
         """ForkTable."""
@@ -78,6 +86,7 @@ class ControlService:
         changes = decode_changes(request)
         timeout_s = bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
         await self._run(lambda: self._store.fork(request.table, request.new_table, **changes, timeout_s=timeout_s))
+        happened(call, "table forked", table=request.table, new_table=request.new_table)
         return await self._run(lambda: encode_description(self._store.describe(request.new_table)))
 
     async def list_tables(self, request: Any, call: Call) -> Any:

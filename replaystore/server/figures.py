@@ -10,11 +10,14 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
 
 from replaystore.errors import ReplayStoreError
+
+if TYPE_CHECKING:
+    from replaystore.server.traces import Traces
 
 BOUNDS_S = (*(float(f"{digit}e{power}") for power in range(-5, 2) for digit in (1, 2, 5)), 100.0, 1000.0)
 """Upper bounds of the classes in which durations are counted; the last class has none."""
@@ -245,6 +248,8 @@ class Figures:
         """Replies made that have not left yet."""
         self.errors: Counter[str] = Counter()
         """Calls refused or failed, by the class of the error; ``Unexpected``: a fault of the server's, in its log."""
+        self.traces: Traces | None = None
+        """Hears of every message too, where somebody wants to see them one by one."""
         self.parameters_published = 0
         self.parameters_fetched = 0
         """Sets sent."""

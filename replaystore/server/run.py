@@ -10,14 +10,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from replaystore.engine.warm_up import warm_up
 from replaystore.server.access.listening import Access
 from replaystore.server.address import parse_address
+from replaystore.server.events import log
+from replaystore.server.observing import open_pages
 from replaystore.server.options import ServerOptions
 from replaystore.server.recovering import PATIENCE_S, Recovering
 from replaystore.server.service import Server
 from replaystore.store import Progress, Store
+
+if TYPE_CHECKING:
+    from replaystore.server.metrics.http import Pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,14 @@ class ReadyInfo:
     """From the start of opening the store until the server listened."""
     instance: str
     """Random name of this run of the server."""
+    metrics: str = ""
+    """``HOST:PORT`` where metrics are served; empty: nowhere."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As fields of a log."""
+        recovered = {"rows": self.steps_recovered, "seconds": round(self.seconds, 3)}
+        return {"addresses": list(self.addresses), "path": str(self.path), "tables": len(self.tables), **recovered, "metrics": self.metrics}
 
 
 async def serve(
@@ -79,28 +93,36 @@ async def serve(
         if stop.done():
             os._exit(128 + which)
         stop.set_result(which.name)
+        log.info("stopping", extra={"signal": which.name})
         if on_stopping is not None:
             on_stopping(which.name)
 
     for which in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(which, on_signal, which)
+    options, pages = options or ServerOptions(), None
     try:
         try:
-            store = await _open(stop, path, listen, unix, options or ServerOptions(), progress, on_compiling, durability, commit_interval_s)
+            pages = open_pages(options)
+            store = await _open(stop, path, listen, unix, options, progress, on_compiling, durability, commit_interval_s, pages)
         except _Stopped:
             return
         try:
-            server = Server(store, options)
+            server = Server(store, options, pages)
             try:
                 await server.start(listen, unix)
-                if on_ready is not None and not stop.done():
-                    on_ready(_ready_info(store, server, time.monotonic() - started))
+                if not stop.done():
+                    info = _ready_info(store, server, time.monotonic() - started)
+                    log.info("ready", extra=info.facts)
+                    if on_ready is not None:
+                        on_ready(info)
                 await stop
             finally:
                 await server.stop()
         finally:
             await asyncio.to_thread(store.close)
     finally:
+        if pages is not None:
+            pages.close()
         for which in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(which)
 
@@ -119,6 +141,7 @@ async def _open(
     on_compiling: Callable[[], None] | None,
     durability: str,
     commit_interval_s: float,
+    pages: Pages | None,
 ) -> Store:
     """Opens the store; when that takes long, something listens meanwhile and says so."""
     access = Access(options)  # before the store, which may take long: a token file that cannot be used is told at once
@@ -130,6 +153,8 @@ async def _open(
         if stop.done():
             raise _Stopped
         recovering.progress(table, checked, total)
+        if pages is not None:
+            pages.progress(table, checked, total)
         if progress is not None:
             progress(table, checked, total)
 
@@ -147,6 +172,8 @@ async def _open(
     if not opening.done():
         if not compiled.is_set():
             recovering.compiling()
+            if pages is not None:
+                pages.opening("kernels are being compiled")
             if on_compiling is not None:
                 on_compiling()
         await recovering.start(listen, unix, access)
@@ -165,4 +192,5 @@ def _ready_info(store: Store, server: Server, seconds: float) -> ReadyInfo:
         steps_recovered=sum(table.recovered_steps for table in tables),
         seconds=seconds,
         instance=server.instance,
+        metrics=server.observing.address,
     )

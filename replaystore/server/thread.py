@@ -21,6 +21,8 @@ class ServerThread:
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._arguments = (store, listen, unix, options)
+        self.metrics = ""
+        """``HOST:PORT`` of the metrics; empty: nowhere."""
         self._thread = threading.Thread(target=self._run, name="replaystore-server", daemon=True)
         self._thread.start()
         self.addresses = self._ready.result()
@@ -49,6 +51,7 @@ class ServerThread:
             await server.stop()
             self._ready.set_exception(error)
             return
+        self.metrics = server.observing.address
         self._ready.set_result(server.addresses)
         await self._stopping.wait()
         await server.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -14,6 +13,7 @@ import grpc
 from replaystore.errors import NotFound, PermissionDenied, ReplayStoreError
 from replaystore.server.access.callers import ANYBODY, Caller
 from replaystore.server.access.roles import NEEDS, Role
+from replaystore.server.events import Refusals, log
 from replaystore.server.figures import Figures
 from replaystore.server.waiting import is_resting
 from replaystore.v1 import data_pb2 as pb
@@ -23,8 +23,6 @@ from replaystore.wire.samples import parse_message
 if TYPE_CHECKING:
     from replaystore.engine.table import Table
     from replaystore.store import Store
-
-log = logging.getLogger("replaystore.server")
 
 STOPPING = "the server is stopping; connect again when it is back"
 
@@ -167,7 +165,7 @@ class Calls:
     """The calls that are running, so that a stopping server can end them with a clear status."""
 
     def __init__(self, figures: Figures) -> None:
-        self._figures = figures
+        self._figures, self._refusals = figures, Refusals()
         self.identify: Callable[[Any], Caller] = lambda context: ANYBODY
         """Who makes the call of a context; PermissionDenied for nobody that the server knows."""
         self._running: set[Call] = set()
@@ -218,6 +216,7 @@ class Calls:
                 if context.done() and not isinstance(error, ReplayStoreError):
                     return None  # the client left while it was being answered
                 self._figures.refused(error)
+                self._refusals.tell(call, error)
                 code, kind, text = describe(error)
                 await call.abort(code, text, kind, retry_hint(error))
             finally:
@@ -226,6 +225,8 @@ class Calls:
             assert task is not None
             task.uncancel()
             if call.refusal is not None:
+                self._figures.refused(call.refusal)
+                self._refusals.tell(call, call.refusal)
                 code, kind, text = describe(call.refusal)
                 await call.abort(code, text, kind)
             return await call.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
