@@ -21,8 +21,10 @@ from replaystore.settings.table import Settings
 
 ALL = "`replaystore serve --print-config` lists them"
 
+_OF_CLIENTS = ("TLS_CA", "TLS_CLIENT_CERT", "TLS_CLIENT_KEY", "TLS_SERVER_NAME")
+
 OTHERS = frozenset(
-    PREFIX + name for name in ("TOKEN", "TLS_CA", "FAULTS", "NET_FAULTS", "MACHINE", "CRASH_EVERY", "POWER_IMAGES", "FUZZ", "FUZZ_SEED")
+    PREFIX + name for name in ("TOKEN", *_OF_CLIENTS, "FAULTS", "NET_FAULTS", "MACHINE", "CRASH_EVERY", "POWER_IMAGES", "FUZZ", "FUZZ_SEED")
 )
 """Variables that clients and tests read, and that `serve` leaves alone."""
 
