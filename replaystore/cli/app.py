@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import replaystore as rs
-from replaystore.cli import bench, checking, inspect, snapshots, text
+from replaystore.cli import bench, checking, health, inspect, snapshots, text
 from replaystore.cli.options import say_settings, takes_settings
 from replaystore.cli.target import open_target
 
@@ -67,8 +67,8 @@ def serve(
         commit_interval_s=settings.commit_interval_ms / 1000,
         options=server_options(settings),
         on_ready=lambda info: serving.say_ready(info, as_json=json_ready),
-        on_stopping=lambda signal: text.note(f"{signal}: finishing calls, closing the store"),
-        on_compiling=lambda: text.note("compiling kernels, once after an installation: about half a minute"),
+        on_stopping=serving.say_stopping,
+        on_compiling=serving.say_compiling,
         progress=serving.Progress(),
     )
     asyncio.run(running)
@@ -120,6 +120,7 @@ def episodes(where: Where, table: Table, number: Newest = 20, json: Json = False
         inspect.episodes(api, table, number, as_json=json)
 
 
+app.command()(health.health)
 app.command()(snapshots.snapshot)
 app.command()(snapshots.fork)
 app.command()(checking.verify)

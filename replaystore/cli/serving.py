@@ -7,7 +7,7 @@ import sys
 import time
 
 import replaystore as rs
-from replaystore.cli import text
+from replaystore.cli import supervisor, text
 from replaystore.server.run import ReadyInfo
 
 PROGRESS_EVERY_S = 1.0
@@ -28,7 +28,23 @@ class Progress:
         """Told for every batch checked; called from another thread."""
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + PROGRESS_EVERY_S
-            text.note(f"recovering {table}: checked {text.count(checked)} of {text.count(total)} rows")
+            line = f"recovering {table}: checked {text.count(checked)} of {text.count(total)} rows"
+            text.note(line)
+            supervisor.tell_starting(line)
+
+
+def say_compiling() -> None:
+    """Why the start takes long."""
+    line = "compiling kernels, once after an installation: about half a minute"
+    text.note(line)
+    supervisor.tell_starting(line)
+
+
+def say_stopping(signal: str) -> None:
+    """A signal has come."""
+    line = f"{signal}: finishing calls, closing the store"
+    text.note(line)
+    supervisor.tell_stopping(line)
 
 
 def say_ready(info: ReadyInfo, *, as_json: bool) -> None:
@@ -58,3 +74,4 @@ def say_ready(info: ReadyInfo, *, as_json: bool) -> None:
         text.say(f'  client = Client("{address}")')
         text.say()
     sys.stdout.flush()
+    supervisor.tell_ready(f"serving {info.path} at {', '.join(info.addresses)}")

@@ -21,5 +21,5 @@ MAX_PARAMETERS_BYTES = 1 << 30
 
 
 def path_of(method: str) -> str:
-    """The gRPC path of a method of the service."""
-    return f"/{SERVICE}/{method}"
+    """The gRPC path of a method of the service; one of another service is given as a path."""
+    return method if method.startswith("/") else f"/{SERVICE}/{method}"

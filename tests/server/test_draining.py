@@ -219,8 +219,8 @@ def test_while_a_call_is_at_work_none_begins_and_health_says_so(draining: Any) -
     with grpc.insecure_channel(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for service in ("", "replaystore.v1.ReplayStore", "replaystore.table/t"):
-            asked = health_pb2.HealthCheckRequest(service=service)
-            until(lambda asked=asked: health.Check(asked, timeout=LONG_S).status == health_pb2.HealthCheckResponse.NOT_SERVING, service)
+            watched = health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=LONG_S)
+            assert [reply.status for reply in watched][-1] == health_pb2.HealthCheckResponse.NOT_SERVING
         with Client(server.address, timeout_s=0.5) as client, pytest.raises(rs.DeadlineExceeded) as caught:
             client.tables()
         assert str(caught.value) == (
