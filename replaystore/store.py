@@ -335,6 +335,10 @@ class Store(TableVerbs):
         """The newest arrays and their version, or None when nothing newer than `newer_than` appeared within `timeout_s`."""
         return self._parameters.fetch(name, newer_than, timeout_s)
 
+    def parameter_bytes(self) -> dict[str, int]:
+        """Bytes of each parameter set in memory, by name."""
+        return self._parameters.sizes()
+
     def on_parameters(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls `callback` after every publication; returns a call that ends that."""
         return self._parameters.on_publish(callback)

@@ -76,6 +76,11 @@ class ParameterShelf:
                     return None
                 self._changed.wait(remaining)
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the arrays of each set, by name."""
+        with self._changed:
+            return {name: sum(array.nbytes for array in arrays.values()) for name, (arrays, _) in self._sets.items()}
+
     def on_publish(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls `callback` after each publication, until the returned call is made."""
         with self._changed:

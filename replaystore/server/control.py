@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -12,8 +13,10 @@ import numpy.typing as npt
 from replaystore.errors import PermissionDenied
 from replaystore.schema.columns import check_name
 from replaystore.server.access.roles import Role
+from replaystore.server.bounds import Bounds, Hold
 from replaystore.server.events import happened
 from replaystore.server.options import ServerOptions
+from replaystore.server.quotas import QuotaBook
 from replaystore.server.translate import Call
 from replaystore.server.waiting import bounded_wait, in_thread
 from replaystore.v1 import data_pb2 as data
@@ -37,17 +40,27 @@ _META_ROW_BYTES = 64
 class ControlService:
     """Serves everything about tables that is not inserting or sampling."""
 
-    def __init__(self, store: Store, options: ServerOptions, info: Any, disk: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, store: Store, options: ServerOptions, info: Any, disk: ThreadPoolExecutor, bounds: Bounds, quotas: QuotaBook
+    ) -> None:
         self._store, self._options, self._info, self._disk = store, options, info, disk
+        self._bounds, self._quotas = bounds, quotas
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await in_thread(self._disk, call)
+
+    @contextmanager
+    def _making(self, table: str, call: Call) -> Iterator[None]:
+        """While a table is made that the server's bounds and the caller's quotas allow."""
+        with self._bounds.making_table(table, self._store.tables()), self._quotas.making_table(call.caller, table):
+            yield
 
     async def create_table(self, request: Any, call: Call) -> Any:
         """CreateTable."""
         config = parse_config(request.config_json)
         there = request.table in self._store.tables()
-        await self._run(lambda: self._store.create_table(request.table, config, exist_ok=request.exist_ok))
+        with self._making(request.table, call):
+            await self._run(lambda: self._store.create_table(request.table, config, exist_ok=request.exist_ok))
         if not there:
             happened(call, "table created", table=request.table)
         return await self._run(lambda: encode_description(self._store.describe(request.table)))
@@ -85,7 +98,8 @@ class ControlService:
         call.table(self._store, request.table)
         changes = decode_changes(request)
         timeout_s = bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
-        await self._run(lambda: self._store.fork(request.table, request.new_table, **changes, timeout_s=timeout_s))
+        with self._making(request.new_table, call):
+            await self._run(lambda: self._store.fork(request.table, request.new_table, **changes, timeout_s=timeout_s))
         happened(call, "table forked", table=request.table, new_table=request.new_table)
         return await self._run(lambda: encode_description(self._store.describe(request.new_table)))
 
@@ -153,10 +167,15 @@ class ControlService:
         await self._stream_rows(call, start, max(start, stop), 2 * _META_ROW_BYTES, table.episodes)
 
     async def _stream_rows(self, call: Call, start: int, stop: int, row_bytes: int, read: Callable[[int, int], dict[str, Array]]) -> None:
-        step = max(1, PART_BYTES // row_bytes)
-        for begin in range(start, max(stop, start + 1), step):
-            end = min(begin + step, stop)
-            await call.write(await self._run(lambda begin=begin, end=end: _rows(read(begin, end))))  # type: ignore[misc]
+        step, hold = max(1, PART_BYTES // row_bytes), Hold(self._bounds.others)
+        try:
+            for begin in range(start, max(stop, start + 1), step):
+                end = min(begin + step, stop)
+                await hold.wait((end - begin) * row_bytes, self._options.max_wait_s)
+                await call.write(await self._run(lambda begin=begin, end=end: _rows(read(begin, end))))  # type: ignore[misc]
+                hold.give((end - begin) * row_bytes)
+        finally:
+            hold.close()
 
 
 def _rows(arrays: dict[str, Array]) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.errors import InvalidArgument
+from replaystore.server.bounds import Bounds, Hold
 from replaystore.server.figures import Figures
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 class ParameterService:
     """Serves PublishParameters and FetchParameters."""
 
-    def __init__(self, store: Store, options: ServerOptions, disk: ThreadPoolExecutor, figures: Figures) -> None:
-        self._store, self._options, self._disk, self._figures = store, options, disk, figures
+    def __init__(self, store: Store, options: ServerOptions, disk: ThreadPoolExecutor, figures: Figures, bounds: Bounds) -> None:
+        self._store, self._options, self._disk, self._figures, self._bounds = store, options, disk, figures, bounds
         self._waiting: set[Waker] = set()
         self._remove = store.on_parameters(self._published)
 
@@ -41,14 +42,20 @@ class ParameterService:
 
     async def publish(self, _: Any, call: Call) -> bytes:
         """PublishParameters."""
-        assembly = Assembly(self._options.max_parameters_bytes)
-        while (message := await call.read()) is not grpc.aio.EOF:
-            assembly.add(message)
-            if assembly.header is not None:
-                call.require(assembly.header.name)
-        if assembly.header is None:
-            raise InvalidArgument("a parameter set has at least one message")
-        version = await in_thread(self._disk, lambda: self._store.publish_parameters(assembly.header.name, assembly.arrays()))
+        assembly, hold = Assembly(self._options.max_parameters_bytes), Hold(self._bounds.others)
+        try:
+            while (message := await call.read()) is not grpc.aio.EOF:
+                hold.require(len(message))
+                assembly.add(message)
+                if assembly.header is not None:
+                    call.require(assembly.header.name)
+            if assembly.header is None:
+                raise InvalidArgument("a parameter set has at least one message")
+            name, size = assembly.header.name, assembly.header.payload_bytes
+            with self._bounds.publishing(name, size, self._store.parameter_bytes()):
+                version = await in_thread(self._disk, lambda: self._store.publish_parameters(name, assembly.arrays()))
+        finally:
+            hold.close()
         self._figures.parameters_published += 1
         return bytes(pb.PublishParametersReply(version=version).SerializeToString())
 
@@ -60,8 +67,13 @@ class ParameterService:
         found = await self._newer(request.name, request.newer_than, wait_s)
         if found is not None:
             arrays, version = found
-            for part in encode_parts(arrays, version=version):
-                await call.write(part)
+            hold = Hold(self._bounds.others)
+            try:
+                await hold.wait(sum(array.nbytes for array in arrays.values()), self._options.max_wait_s)
+                for part in encode_parts(arrays, version=version):
+                    await call.write(part)
+            finally:
+                hold.close()
             self._figures.parameters_fetched += 1
 
     async def _newer(self, name: str, newer_than: int, timeout_s: float) -> tuple[dict[str, npt.NDArray[Any]], int] | None:

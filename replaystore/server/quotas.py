@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakSet
 
-from replaystore.errors import Corruption, Overloaded
+from replaystore.errors import Overloaded, ReplayStoreError, StorageError
 from replaystore.server.access.callers import Caller
 from replaystore.server.waiting import Waker
 from replaystore.storage.files import read_json, replace_file
@@ -196,7 +196,7 @@ class QuotaBook:
         if self._makers is None:
             try:
                 stored = read_json(self._path) if self._path.exists() else {}
-            except Corruption:
+            except ReplayStoreError:
                 stored = {}  # quotas count anew; nothing else depends on it
             self._makers = {str(table): str(maker) for table, maker in stored.items()} if isinstance(stored, dict) else {}
         return self._makers
@@ -204,7 +204,8 @@ class QuotaBook:
     def _note(self, table: str, caller: Caller) -> None:
         there = {*self._store.tables(), table}
         self._makers = {name: maker for name, maker in self._all_makers().items() if name in there} | {table: caller.name}
-        replace_file(self._path, json.dumps(self._makers, sort_keys=True).encode(), durable=False)
+        with suppress(StorageError):  # on a full disk, until the server is started again
+            replace_file(self._path, json.dumps(self._makers, sort_keys=True).encode(), durable=False, whole=False)
 
 
 def _stored_bytes(table: Table) -> int:
