@@ -114,8 +114,8 @@ class ControlService:
 
     async def get_stats(self, request: Any, call: Call) -> Any:
         """GetStats."""
-        table = call.table(self._store, request.table)
-        return await self._run(lambda: encode_stats(table.stats()))
+        call.table(self._store, request.table)
+        return await self._run(lambda: encode_stats(self._store.stats(request.table)))
 
     async def flush(self, request: Any, call: Call) -> Any:
         """Flush."""
