@@ -84,7 +84,8 @@ class Settings(BaseModel):
     """A unix socket to listen on as well; its owner alone can connect."""
 
     token_file: Annotated[Place, Shown("Who may connect", "FILE")] = DEFAULTS.token_file
-    """Ask callers for a token of this file, and allow what the file says; read again when it changes."""
+    """Ask callers for a token of this file, and allow what the file says; read again when it changes. Clients take their token from the
+    file that the same variable names: where both run in one environment, use the flag."""
 
     tokens: Annotated[str, Field(repr=False), Shown("Who may connect", allowed="text", on_line=False, in_file=False, secret=True)] = ""
     """What would be in a token file, for servers that are given it by their environment."""

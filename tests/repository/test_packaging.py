@@ -12,7 +12,7 @@ import pytest
 import replaystore
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("zarr", "numba", "torch", "gymnasium", "typer", "rich", "xarray", "pandas", "matplotlib", "crc32c")
+HEAVY = ("zarr", "numba", "torch", "gymnasium", "typer", "rich", "xarray", "pandas", "matplotlib", "crc32c", "pydantic")
 
 
 @pytest.mark.parametrize("package", ["replaystore", "replaystore_client"])

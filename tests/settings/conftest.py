@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+import typer
 
 from replaystore.cli.app import app
 from replaystore.settings.describing import PREFIX
+
+COMMAND = typer.main.get_command(app)
 
 
 @pytest.fixture(autouse=True)
@@ -25,14 +26,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def serve() -> Callable[..., Any]:
-    """`replaystore serve …` in this process; what it printed, or the error."""
+def serve(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`replaystore serve …` in this process, what it printed."""
 
-    def run(*arguments: str) -> Any:
-        result = CliRunner().invoke(app, ["serve", *arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == 0, result.output
-        return result.output
+    def run(*arguments: str) -> str:
+        assert not COMMAND.main(["serve", *arguments], prog_name="replaystore", standalone_mode=False)
+        return capsys.readouterr().out
 
     return run
