@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import replaystore as rs
-from replaystore.cli import bench, checking, health, inspect, snapshots, text
+from replaystore.cli import bench, checking, doctor, health, inspect, snapshots, top
 from replaystore.cli.options import say_settings, takes_settings
 from replaystore.cli.target import open_target
 
@@ -45,7 +45,7 @@ def serve(
     Every setting can also come from an environment variable (REPLAYSTORE_MAX_TABLES) or from replaystore.toml (max_tables); the command
     line counts most, then the environment, then the file.
     """
-    from replaystore.cli import serving
+    from replaystore.cli import logs, serving
     from replaystore.server.run import serve as until_signal
     from replaystore.settings.loading import load
     from replaystore.settings.serving import check_complete, server_options
@@ -56,9 +56,9 @@ def serve(
         say_settings(loaded, as_json=json)
         return
     path = check_complete(settings)
-    serving.log_to_stderr()
+    logs.log_to_stderr(settings.log_format, settings.log_level)
     if loaded.file is not None:
-        text.note(f"settings from {loaded.file}")
+        logs.note(f"settings from {loaded.file}")
     running = until_signal(
         path,
         settings.listen or None,
@@ -72,7 +72,7 @@ def serve(
         progress=serving.Progress(),
     )
     asyncio.run(running)
-    text.note("stopped; everything acknowledged is on disk")
+    logs.note("stopped; everything acknowledged is on disk")
 
 
 @app.command()
@@ -121,6 +121,8 @@ def episodes(where: Where, table: Table, number: Newest = 20, json: Json = False
 
 
 app.command()(health.health)
+app.command()(top.top)
+app.command()(doctor.doctor)
 app.command()(snapshots.snapshot)
 app.command()(snapshots.fork)
 app.command()(checking.verify)

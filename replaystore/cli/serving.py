@@ -1,21 +1,15 @@
-"""What ``replaystore serve`` says: recovery while it lasts, the block when it is ready, the server's log."""
+"""What ``replaystore serve`` says: recovery while it lasts, the block when it is ready."""
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 
 import replaystore as rs
-from replaystore.cli import supervisor, text
+from replaystore.cli import logs, supervisor, text
 from replaystore.server.run import ReadyInfo
 
 PROGRESS_EVERY_S = 1.0
-
-
-def log_to_stderr() -> None:
-    """Warnings and errors of the server, with time and origin."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 class Progress:
@@ -29,21 +23,21 @@ class Progress:
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + PROGRESS_EVERY_S
             line = f"recovering {table}: checked {text.count(checked)} of {text.count(total)} rows"
-            text.note(line)
+            logs.note(line)
             supervisor.tell_starting(line)
 
 
 def say_compiling() -> None:
     """Why the start takes long."""
     line = "compiling kernels, once after an installation: about half a minute"
-    text.note(line)
+    logs.note(line)
     supervisor.tell_starting(line)
 
 
 def say_stopping(signal: str) -> None:
     """A signal has come."""
     line = f"{signal}: finishing calls, closing the store"
-    text.note(line)
+    logs.note(line)
     supervisor.tell_stopping(line)
 
 
@@ -60,6 +54,7 @@ def say_ready(info: ReadyInfo, *, as_json: bool) -> None:
             "seconds": round(info.seconds, 3),
             "instance": info.instance,
             "version": rs.__version__,
+            "metrics": info.metrics,
         }
         text.say_json(ready)
     else:
@@ -69,6 +64,8 @@ def say_ready(info: ReadyInfo, *, as_json: bool) -> None:
         text.say(f"  data          {info.path}")
         text.say(f"  tables        {tables}")
         text.say(f"  recovered     {text.count(info.steps_recovered)} steps in {text.duration(info.seconds)}")
+        if info.metrics:
+            text.say(f"  metrics       http://{info.metrics}/metrics")
         text.say()
         text.say("  from replaystore_client import Client")
         text.say(f'  client = Client("{address}")')
