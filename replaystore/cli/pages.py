@@ -1,4 +1,4 @@
-"""Pages made from the code: ``python -m replaystore.cli.pages docs/CLI.md docs/SETTINGS.md``, or ``make docs``."""
+"""Pages made from the code: ``python -m replaystore.cli.pages docs/CLI.md docs/DOCTOR.md docs/SETTINGS.md``, or ``make docs``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from replaystore.diagnosis.pages import doctor_page
 from replaystore.settings.page import settings_page
 
 WIDTH = 100
@@ -45,7 +46,7 @@ def _helps(command: Any, path: list[str], parent: Any) -> Iterator[tuple[list[st
         yield from _helps(child, [*path, name], context)
 
 
-PAGES: dict[str, Callable[[], str]] = {"CLI.md": markdown, "SETTINGS.md": settings_page}
+PAGES: dict[str, Callable[[], str]] = {"CLI.md": markdown, "DOCTOR.md": doctor_page, "SETTINGS.md": settings_page}
 """What makes each page."""
 
 

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from replaystore.diagnosis.words import duration as duration
+from replaystore.diagnosis.words import size as size
+
 WIDE = 10_000
 """Columns of output that is no terminal: nothing is cut off for a program that reads it."""
 
@@ -29,7 +32,12 @@ def say(line: str = "") -> None:
 
 def say_json(value: Any) -> None:
     """One line of JSON. Arrays become lists; NaN and infinity, which JSON has not, become null."""
-    say(json.dumps(plain(value), allow_nan=False))
+    say(json_line(value))
+
+
+def json_line(value: Any) -> str:
+    """What `say_json` says."""
+    return json.dumps(plain(value), allow_nan=False)
 
 
 def plain(value: Any) -> Any:
@@ -72,29 +80,9 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def size(number: float) -> str:
-    """Bytes for people, in powers of 1024."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if number < 1024 or unit == "TiB":
-            break
-        number /= 1024
-    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-
-
 def moment(seconds: float | None) -> str:
     """Local date and time of seconds since 1970."""
     return "-" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def duration(seconds: float) -> str:
-    """0.42 s, 12 s, 3 min 20 s, 5 h 10 min, 3 d 4 h."""
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = int(seconds // 60)
-    if minutes < 60:
-        return f"{minutes} min {int(seconds) % 60} s"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
 
 
 def number(value: float) -> str:

@@ -29,6 +29,7 @@ LAYERS = [  # lowest first; a room may import itself and what stands before it
     ("replaystore_agents.trunk",),
     ("replaystore_agents.algorithms",),
     ("replaystore_agents",),
+    ("replaystore.diagnosis",),
     ("replaystore.cli",),
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
