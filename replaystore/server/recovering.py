@@ -12,6 +12,7 @@ from replaystore.errors import ReplayStoreError
 from replaystore.server.access.listening import Access
 from replaystore.server.address import claim_socket_path, join_address, parse_address
 from replaystore.server.health import Health
+from replaystore.server.peers import keepalive_options
 from replaystore.wire.methods import SERVICE
 
 PATIENCE_S = 2.0
@@ -39,7 +40,7 @@ class Recovering:
 
         An address that cannot be had is passed over: the server that comes after says what is wrong with it.
         """
-        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *keepalive_options()])
         listening = 0
         try:
             if listen is not None:

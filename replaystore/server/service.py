@@ -28,6 +28,7 @@ from replaystore.server.local import Lending
 from replaystore.server.observing import Observing
 from replaystore.server.options import ServerOptions
 from replaystore.server.parameters import ParameterService
+from replaystore.server.peers import keepalive_options
 from replaystore.server.quotas import QuotaBook
 from replaystore.server.sample import SampleService
 from replaystore.server.standing import StandingService
@@ -189,10 +190,5 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", 2 * options.max_streams + _SPARE_STREAMS),  # of one connection; more wait at the client
-        ("grpc.keepalive_time_ms", 30_000),  # a client whose machine is gone gives its place in the line back
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.http2.ping_timeout_ms", 20_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-        ("grpc.http2.max_ping_strikes", 0),
+        *keepalive_options(),
     ]
