@@ -53,7 +53,15 @@ class Gate:
         return self._tokens is not None or self._certificates
 
     def identify(self, context: Any) -> Caller:
-        """Who makes the call of a ``grpc.aio.ServicerContext``; PermissionDenied for nobody that is known here."""
+        """Who makes the call of a ``grpc.aio.ServicerContext``; PermissionDenied, and now and then a line in the log, for nobody known."""
+        try:
+            return self.find(context)
+        except PermissionDenied:
+            self._note_refused(context)
+            raise
+
+    def find(self, context: Any) -> Caller:
+        """The same for calls that strangers may make: nothing is logged."""
         tokens = self._tokens
         if tokens is None and not self._certificates:
             return ANYBODY
@@ -61,20 +69,19 @@ class Gate:
             for key, value in context.invocation_metadata() or ():
                 if key == "authorization":
                     caller = tokens.of_token(value[7:]) if value[:7].lower() == "bearer " else None
-                    return caller or self._refuse(context, _UNKNOWN)
+                    return caller or _refuse(_UNKNOWN)
         name = _common_name(context) if self._certificates else ""
         if tokens is None:
             return Caller(name, (("*", Role.admin),), Quotas(), certificate_credential(name)) if name else ANYBODY  # of a unix socket
         caller = tokens.of_certificate(name) if name else None
-        return caller or self._refuse(context, _NO_CALLER.format(name=name) if name else _NO_TOKEN)
+        return caller or _refuse(_NO_CALLER.format(name=name) if name else _NO_TOKEN)
 
-    def _refuse(self, context: Any, why: str) -> Caller:
+    def _note_refused(self, context: Any) -> None:
         self._refused += 1
         now = time.monotonic()
         if now - self._said_s >= _SAID_EVERY_S:
             log.warning("refused %d calls of nobody known, the last from %s", self._refused, context.peer())
             self._refused, self._said_s = 0, now
-        raise PermissionDenied(why)
 
     async def watch(self, changed: Callable[[Callable[[Caller], Caller | None]], None]) -> None:
         """Looks after the token file until cancelled; `changed` is given what tells the present rights of callers from before."""
@@ -86,6 +93,10 @@ class Gate:
                     changed(tokens.again)
             except Exception:
                 log.exception("looking after the token file failed; it is tried again")
+
+
+def _refuse(why: str) -> Caller:
+    raise PermissionDenied(why)
 
 
 def _common_name(context: Any) -> str:
