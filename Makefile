@@ -2,6 +2,7 @@
 #
 #   make demo    serve, act, learn, stop, re-train offline, report
 #   make test    every check: lint, types, generated code, docs, tests
+#   make results what the agents reach: docs/RESULTS.md; takes hours, keeps what is there; make results ROWS=cartpole for one row
 #   make bench   how fast it is; PEERS=1 measures cpprb, TorchRL, Stable-Baselines3 and Reverb too
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types docs proto bench clean
+.PHONY: demo test lint types docs proto bench results clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -44,6 +45,10 @@ proto:
 
 bench: $(READY)
 	TORCH='$(TORCH)' $(BIN)/replaystore bench --json bench.json --png bench.png $(if $(PEERS),--peers --peers-folder .venv-peers)
+
+results: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[envs]'
+	$(BIN)/python -m benchmarks.learning $(ROWS) --jobs $(JOBS)
 
 clean:
 	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis demo demo-report
