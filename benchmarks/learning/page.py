@@ -82,6 +82,11 @@ def to_csv(lines: Iterable[dict[str, str]]) -> str:
     return out.getvalue()
 
 
+def read_csv(text: str) -> list[dict[str, str]]:
+    """The inverse of `to_csv`."""
+    return list(csv.DictReader(io.StringIO(text)))
+
+
 def render(lines: list[dict[str, str]], machine: str) -> str:
     """The page."""
     there = {line["row"] for line in lines}

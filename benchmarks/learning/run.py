@@ -64,21 +64,36 @@ def make(results: Path, row: Row, variant: Variant, seed: int) -> None:
     folder = folder_of(results, row, variant, seed)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with (folder / "log.txt").open("wb") as log:
-        began = time.monotonic()
-        agents = [sys.executable, "-m", "replaystore_agents", *command(results, row, variant, seed)]
-        code = subprocess.run(agents, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
-    if code:
-        raise RuntimeError(f"{folder} failed with code {code}; log.txt in it ends: {(folder / 'log.txt').read_text()[-400:]}")
+    began = time.monotonic()
+    _agents(command(results, row, variant, seed), folder)
     figures = {"wall_s": round(time.monotonic() - began, 1), **{name: judge(folder / f"{name}.pt", row, seed) for name in ("best", "last")}}
     if not variant.data:
         figures["behaviour"] = behaviour(folder / "store")
         figures["chance"] = by_chance(row)
+    if variant.twice and seed == 0:
+        again = folder / "again"
+        again.mkdir()
+        _agents([*command(results, row, variant, seed), "--out", str(again)], again)
+        figures["same_as_again"] = "identical" if curve(folder) == curve(again) else "different"
     if not is_source(row, variant) or seed:
         shutil.rmtree(folder / "store", ignore_errors=True)
     hidden = folder / ".evaluation.json"
     hidden.write_text(json.dumps(figures, indent=1) + "\n")
     os.replace(hidden, folder / "evaluation.json")
+
+
+def _agents(arguments: list[str], folder: Path) -> None:
+    with (folder / "log.txt").open("wb") as log:
+        typed = [sys.executable, "-m", "replaystore_agents", *arguments]
+        code = subprocess.run(typed, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
+    if code:
+        raise RuntimeError(f"{folder} failed with code {code}; log.txt in it ends: {(folder / 'log.txt').read_text()[-400:]}")
+
+
+def curve(folder: Path) -> list[dict[str, Any]]:
+    """A run's lines of metrics, without what the clock says."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "updates_per_s")} for line in lines]
 
 
 def judge(checkpoint: Path, row: Row, seed: int) -> dict[str, float]:
