@@ -1,4 +1,7 @@
-"""The command line ``replaystore-agents``: act, train, offline, evaluate. Exit codes: 0 fine, 1 it failed or did not learn, 2 usage."""
+"""The command line ``replaystore-agents``: act, train, solo, offline, evaluate, report, ablate.
+
+Exit codes: 0 fine, 1 it failed or did not learn, 2 usage, 130 an ablation was interrupted.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,15 @@ from replaystore_agents.algorithms.base import Spaces
 from replaystore_agents.algorithms.policies import build_policy
 from replaystore_agents.algorithms.registry import ALGORITHMS, Entry, check_played, settings, spaces_for
 from replaystore_agents.offline import OFFLINE_PRESETS, OfflineConfig, train_offline
-from replaystore_agents.online import OnlineConfig, Saved, shares, table_config, train
+from replaystore_agents.online import REPLAYS, OnlineConfig, Saved, settled, shares, table_config, train
+from replaystore_agents.reports.command import Target, report_command, show
 from replaystore_agents.solo import solo, solo_table
 from replaystore_agents.trunk import environments
 from replaystore_agents.trunk.devices import pick_device
 from replaystore_agents.trunk.evaluate import evaluate
 from replaystore_agents.trunk.hyper import to_json, with_choices, with_options
 from replaystore_agents.trunk.runs import RunFolder, load_checkpoint
+from replaystore_agents.trunk.tracking import TRACKERS, check_trackers
 
 app = typer.Typer(help="Agents that learn from a replaystore.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,6 +46,7 @@ PRESET_NAMES = "; ".join(f"{name}: {', '.join(entry.presets)}" for name, entry i
 Preset = Annotated[str, typer.Option(help=f"Named changes of defaults, joined by commas, later ones win. {PRESET_NAMES}.")]
 Out = Annotated[Path, typer.Option(help="Folder for config.json, metrics.jsonl, result.json and checkpoints.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Carry on from OUT/last.pt.")]
+Log = Annotated[str, typer.Option(help=f"Where figures go besides OUT/metrics.jsonl, joined by commas: {', '.join(TRACKERS)}.")]
 
 
 @app.command("act")
@@ -75,12 +81,15 @@ def train_command(
     share: Annotated[float, typer.Option(help="With --mix: their share of every batch, rounded to whole items.")] = 0.5,
     out: Out = Path("runs/online"),
     resume: Resume = False,
+    log: Log = "",
 ) -> None:
     """Learns online; creates the table when there is none. Exit code 1 when the target return was not reached."""
     from replaystore_client import Client
 
     entry = _entry(algorithm, online=True)
+    check_trackers(log)
     config, loop = settings(entry, preset, given, OnlineConfig)
+    loop = settled(loop, config.batch_size)
     path, _, saved_table = (mix or "").rpartition(":")
     if mix is not None and not (path and saved_table):
         raise typer.BadParameter(f"{mix!r} must be PATH:TABLE", param_hint="--mix")
@@ -96,7 +105,7 @@ def train_command(
             shares(wanted, learner, saved)
         # what does not go together has left no table by now, and the run of before as it was
         ensure_table(client, table, env, loop, config.batch_size)
-        run = RunFolder(out) if resume else RunFolder.begin(out, about)
+        run = stack.enter_context((RunFolder(out) if resume else RunFolder.begin(out, about)).track(log, about))
         result = train(
             client, table, env, learner, loop, run, policy=policy or table, saved=saved, resume=state, report=_tell, stopping=stopping
         )  # fmt: skip
@@ -116,10 +125,13 @@ def solo_command(
     table: Table = "cartpole",
     env: Env = "CartPole-v1",
     out: Out = Path("runs/solo"),
+    log: Log = "",
 ) -> None:
     """Plays and learns in one process, without a server. The same seed gives the same run. Exit code 1 when the target was not reached."""
     entry = _entry(algorithm, online=True)
+    check_trackers(log)
     config, loop, playing = settings(entry, preset, given, OnlineConfig, PlayConfig)
+    loop = settled(loop, config.batch_size)
     where = {"command": "solo", "path": str(path), "table": table, "env": env, "algorithm": algorithm, "preset": preset, "steps": steps}
     with _signals() as stopping, rs.open(path) as store:
         if table in store.tables():
@@ -127,8 +139,9 @@ def solo_command(
         wanted = solo_table(planned_table(store, table, env, loop, config.batch_size))
         learner = entry.make(wanted, config, env)
         store.create_table(table, wanted)
-        run = RunFolder.begin(out, {**where, **to_json(playing), **to_json(loop), **to_json(config)})
-        result = solo(store, table, env, learner, loop, playing, run, steps, report=_tell, stopping=stopping)
+        about = {**where, **to_json(playing), **to_json(loop), **to_json(config)}
+        with RunFolder.begin(out, about).track(log, about) as run:
+            result = solo(store, table, env, learner, loop, playing, run, steps, report=_tell, stopping=stopping)
     typer.echo(json.dumps(asdict(result)))
     if loop.target_return != 0 and not result.reached:
         raise typer.Exit(1)
@@ -152,6 +165,7 @@ def offline_command(
     ] = False,
     out: Out = Path("runs/offline"),
     resume: Resume = False,
+    log: Log = "",
 ) -> None:
     """Trains a fresh network from a saved store, without any environment but for evaluation.
 
@@ -160,6 +174,7 @@ def offline_command(
     if (path is None) == (server is None):
         raise typer.BadParameter("give either --path (a folder) or --server (an address)")
     entry = _entry(algorithm, online=False)
+    check_trackers(log)
     config, loop = settings(entry, preset, given, OfflineConfig, base=OFFLINE_PRESETS.get(algorithm))
     source = {"command": "offline", "path": str(path), "server": server, "table": table}
     where = {**source, "env": env, "algorithm": algorithm, "preset": preset}
@@ -172,10 +187,10 @@ def offline_command(
         if env:
             check_played(f"table {table!r}", *spaces_for(there, config.frame_stack), env)
         learner = entry.make(there, config, env or None)
-        run = RunFolder(out) if resume else RunFolder.begin(out, about)
-        result = train_offline(
-            api, table, env or None, learner, loop, run, resume=state, preload=preload, report=_tell, stopping=stopping
-        )  # fmt: skip
+        with (RunFolder(out) if resume else RunFolder.begin(out, about)).track(log, about) as run:
+            result = train_offline(
+                api, table, env or None, learner, loop, run, resume=state, preload=preload, report=_tell, stopping=stopping
+            )  # fmt: skip
     typer.echo(json.dumps(asdict(result)))
     if loop.target_return != 0 and (result.best_return is None or result.best_return < loop.target_return):
         raise typer.Exit(1)
@@ -198,6 +213,47 @@ def evaluate_command(
     returns = evaluate(lambda seen: policy.act(seen, rng), env, episodes, seed, policy.frames)
     figures = {"mean": returns.mean(), "std": returns.std(), "min": returns.min(), "max": returns.max()}
     typer.echo(json.dumps({"episodes": episodes, "update": state["updates"], **{k: float(v) for k, v in figures.items()}}))
+
+
+@app.command("ablate")
+@with_choices([OnlineConfig, *(entry.config for entry in ALGORITHMS.values() if entry.online), PlayConfig])
+def ablate_command(
+    given: dict[str, Any],
+    seeds: Annotated[int, typer.Option(help="Runs of each kind, with the seeds from 0 on.", min=1)] = 5,
+    steps: Annotated[int, typer.Option(help="Environment steps of each run.", min=1)] = 20_000,
+    algorithm: Annotated[str, typer.Option(help=f"What learns: {ONLINE_NAMES}.")] = "dqn",
+    preset: Preset = "",
+    env: Env = "CartPole-v1",
+    out: Annotated[Path, typer.Option(help="Folder for KIND/seed-N, logs and the report; the same command again goes on.")] = Path(
+        "runs/ablation"
+    ),
+    jobs: Annotated[int, typer.Option(help="Runs at a time, each in a process of its own.", min=1)] = 1,
+    target: Target = None,
+    run_timeout_s: Annotated[float, typer.Option(help="A run that takes longer is stopped and counts as failed.", min=1)] = 86_400.0,
+    keep_stores: Annotated[bool, typer.Option("--keep-stores", help="Leave the steps of each run in its folder.")] = False,
+) -> None:
+    """What the replay does: one solo run for each kind of --replay (joined by commas) and each seed, then a report over all.
+
+    Hyper-parameters are the same for all kinds. Exit code 1 when a run failed, 130 when it was interrupted.
+    """
+    from replaystore_agents.ablation import Plan, ablate
+
+    _entry(algorithm, online=True)
+    kinds = tuple(part.strip() for part in given.pop("replay", ",".join(REPLAYS)).split(",") if part.strip())
+    plan = Plan(env, steps, algorithm, preset, given, kinds, range(seeds))
+    with _signals() as stopping:
+        done = ablate(
+            plan, out, jobs=jobs, run_timeout_s=run_timeout_s, target=target, keep_stores=keep_stores, say=_say, stopping=stopping
+        )  # fmt: skip
+    if done is None:
+        _say(f"interrupted; what is finished is kept in {out}, and the same command goes on from there")
+        raise typer.Exit(130)
+    show(done[0])
+    if done[1]:
+        raise typer.Exit(1)
+
+
+app.command("report")(report_command)
 
 
 def ensure_table(api: Any, table: str, env: str, config: OnlineConfig, batch_size: int = 256) -> None:

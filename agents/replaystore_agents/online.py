@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,21 @@ from replaystore_agents.trunk.runs import RunFolder
 SAMPLE_TIMEOUT_S = 5.0
 """How long a sampler waits before the learner says why nothing comes."""
 
+REPLAYS = ("none", "uniform", "per", "rank", "recency")
+"""Kinds of replay; see `OnlineConfig.replay`."""
+
 
 @dataclass(frozen=True, slots=True)
 class OnlineConfig:
     """The loop, and the table that it makes."""
 
-    alpha: float = hyper(0.6, "Prioritization exponent (Schaul et al. 2016, proportional variant); 0 samples uniformly.")
+    replay: str = hyper(
+        "auto",
+        "How steps are drawn: uniform; per or rank (prioritized in proportion or by rank, Schaul et al. 2016); recency; none keeps only "
+        "the newest batch and learns once from each step; auto: per, with alpha 0 uniform.",
+    )
+    alpha: float = hyper(0.6, "Prioritization exponent (Schaul et al. 2016: 0.6 for per, 0.7 for rank).")
+    half_life_steps: float = hyper(10_000.0, "With recency: steps after which a step is drawn half as often.")
     beta_start: float = hyper(0.4, "Importance-sampling exponent at the first update (Schaul et al. 2016).")
     beta_end: float = hyper(1.0, "And at the last annealed update.")
     beta_updates: int = hyper(10_000, "Updates over which beta is annealed.")
@@ -45,11 +54,38 @@ class OnlineConfig:
     patience_s: float = hyper(120.0, "Gives up when no batch arrives for so long.")
 
 
+def settled(config: OnlineConfig, batch_size: int) -> OnlineConfig:
+    """The same with `replay` as one of `REPLAYS`, and with what that says of other fields.
+
+    Raises:
+        InvalidArgument: there is no such replay, or it prioritizes with alpha 0.
+    """
+    kind = config.replay if config.replay != "auto" else "per" if config.alpha else "uniform"
+    if kind not in REPLAYS:
+        raise rs.InvalidArgument(f"replay={kind!r} must be auto, {', '.join(REPLAYS[:-1])} or {REPLAYS[-1]}")
+    if kind in ("per", "rank"):
+        if not config.alpha:
+            raise rs.InvalidArgument(f"replay={kind!r} with alpha=0 would be uniform: give alpha, 0.6 is usual, or replay='uniform'")
+        return replace(config, replay=kind)
+    if kind != "none":
+        return replace(config, replay=kind, alpha=0.0)
+    return replace(  # closing rows are rows, too: half of a batch of rows are steps at least
+        config, replay=kind, alpha=0.0, max_steps=max(batch_size, 2), min_size=max(batch_size // 2, 1),
+        samples_per_insert=1.0, error_batches=1.0,
+    )  # fmt: skip
+
+
 def table_config(env: Any, config: OnlineConfig, batch_size: int = 256) -> rs.TableConfig:
     """The table that the online loop makes for an environment."""
+    config = settled(config, batch_size)
+    selectors: dict[str, Callable[[], rs.Prioritized | rs.RankPrioritized | rs.Recency | rs.Uniform]] = {
+        "per": lambda: rs.Prioritized(alpha=config.alpha),
+        "rank": lambda: rs.RankPrioritized(alpha=config.alpha),
+        "recency": lambda: rs.Recency(half_life_steps=config.half_life_steps),
+    }
     return rs.TableConfig(
         columns=rs.columns_from_env(env),
-        selector=rs.Prioritized(alpha=config.alpha) if config.alpha else rs.Uniform(),
+        selector=selectors.get(config.replay, rs.Uniform)(),
         rate_limiter=rs.SampleToInsertRatio(
             samples_per_insert=config.samples_per_insert,
             min_size_to_sample=config.min_size,

@@ -16,7 +16,7 @@ import torch
 import replaystore as rs
 from replaystore_agents.actor import Mind, PlayConfig, Player, action_space
 from replaystore_agents.algorithms.base import Algorithm
-from replaystore_agents.online import Judge, OnlineConfig, TrainResult, annealing, is_prioritized
+from replaystore_agents.online import Judge, OnlineConfig, TrainResult, annealing, is_prioritized, settled
 from replaystore_agents.trunk.environments import make_vec
 from replaystore_agents.trunk.runs import RunFolder
 
@@ -57,6 +57,7 @@ def solo(
         stopping: asked after each step of the environments; True ends the training.
     """
     torch.set_num_threads(algorithm.config.threads)
+    config = settled(config, algorithm.config.batch_size)
     prioritized = is_prioritized(store.describe(table).config)
     size, judge, beta = algorithm.config.batch_size, Judge(algorithm, env, config, run, report), annealing(config)
     block = 2 * acting.num_envs * max(1, int(np.ceil(size / max(config.samples_per_insert, 1e-9) / acting.num_envs)))

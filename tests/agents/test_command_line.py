@@ -53,6 +53,21 @@ def test_options_reach_the_configuration(clumsy_store: Path, tmp_path: Path) -> 
     assert json.loads((out / "result.json").read_text())["updates"] == 3
 
 
+def test_figures_go_to_trackers_that_are_asked_for(clumsy_store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    out = tmp_path / "run"
+    options = ("--path", str(clumsy_store), "--table", "clumsy", "--out", str(out), "--max-updates", "2", "--env", "", "--device", "cpu")
+    assert invoke("offline", *options, "--log", "tensorboard").exit_code == 0
+    (events,) = (out / "tensorboard").iterdir()
+    assert b"td_error" in events.read_bytes()
+    assert "log" not in json.loads((out / "config.json").read_text())
+    for command in ("train", "solo", "offline"):
+        path = () if command == "train" else ("--path", str(clumsy_store))
+        failed = invoke(command, *path, "--out", str(tmp_path / "other"), "--log", "mlflow")
+        assert "--log 'mlflow' is not known; known: tensorboard, wandb" in str(failed.exception)
+    assert not (tmp_path / "other").exists()
+
+
 def test_offline_fails_when_the_target_is_not_reached(clumsy_store: Path, tmp_path: Path) -> None:
     options = ("--max-updates", "2", "--eval-episodes", "3", "--target-return", "499", "--out", str(tmp_path / "run"))
     assert invoke("offline", "--path", str(clumsy_store), "--table", "clumsy", *options).exit_code == 1

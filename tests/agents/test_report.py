@@ -181,6 +181,26 @@ def test_running_and_broken_runs_are_used_as_far_as_they_go_and_named(tmp_path: 
     assert "3 of 4 finished" in report.page.read_text()
 
 
+@pytest.mark.parametrize(
+    ("config", "result", "note"),
+    [
+        ({"steps": 400}, {"inserted_steps": 200, "reached": False}, "stopped before its end: 200 of 400 steps"),
+        ({"steps": 400}, {"inserted_steps": 200, "reached": True}, None),
+        ({"steps": 200}, {"inserted_steps": 203, "reached": False}, None),
+        ({"max_updates": 50}, {"updates": 40}, "stopped before its end: 40 of 50 updates"),
+        ({"max_updates": 50, "target_return": 9.0}, {"updates": 40, "best_return": 9.5}, None),
+        ({"max_updates": 50, "target_return": 9.0}, {"updates": 40, "best_return": None}, "stopped before its end: 40 of 50 updates"),
+        ({}, {}, None),
+    ],
+)
+def test_a_run_that_was_stopped_is_not_finished(tmp_path: Path, config: dict[str, Any], result: dict[str, Any], note: str | None) -> None:
+    folder = a_run(tmp_path / "run", [(100, 1), (200, 2)], seed=0, **config)
+    (folder / "result.json").write_text(json.dumps(result))
+    run = read_run(folder)
+    assert not isinstance(run, str)
+    assert (run.finished, run.notes) == (note is None, (note,) if note else ())
+
+
 def test_two_runs_of_a_seed_are_named(tmp_path: Path) -> None:
     for name in "ab":
         a_run(tmp_path / name, [(100, 10)], seed=7)

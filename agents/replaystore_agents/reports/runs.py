@@ -45,13 +45,13 @@ class Run:
     lines: list[dict[str, Any]] = field(repr=False)
     """The lines of metrics.jsonl that these are from."""
     result: dict[str, Any] | None
-    """result.json; None: it goes on, or was killed."""
+    """result.json; None: it goes on, or was killed or stopped before its end."""
     notes: tuple[str, ...] = ()
     """What is wrong with it."""
 
     @property
     def finished(self) -> bool:
-        """Whether it ended in order, by itself or asked to."""
+        """Whether it ended by itself."""
         return self.result is not None
 
     @property
@@ -132,8 +132,11 @@ def read_run(folder: Path) -> Run | str:
     if len(kept) < len(evaluated):
         notes.append(f"{len(evaluated) - len(kept)} evaluations were made again after it was resumed; the later ones count")
     result = _json(folder / "result.json")
-    if not isinstance(result, dict):
+    result = result if isinstance(result, dict) else None
+    if result is not None and (left := _left(config, result)):
         result = None
+        notes.append(f"stopped before its end: {left}")
+    elif result is None:
         notes.append(f"not finished: it has got as far as {kept[-1][axis]:g} {AXIS_NAMES[axis]}")
     x, returns = (np.array([line[name] for line in kept], np.float64) for name in (axis, "return_mean"))
     return Run(folder, config, axis, x, returns, kept, result, tuple(notes))
@@ -161,6 +164,17 @@ def _run_folders(path: Path) -> list[Path]:
         elif "zarr.json" in files or len(Path(where).parts) - len(path.parts) >= DEEPEST:  # a store has no runs in it, and many files
             folders.clear()
     return found
+
+
+def _left(config: dict[str, Any], result: dict[str, Any]) -> str:
+    """What a run that was asked to stop has left undone; empty where it ended by itself."""
+    target, best = config.get("target_return") or 0.0, result.get("best_return")
+    if result.get("reached") or (target and _finite(best) and float(best or 0.0) >= target):
+        return ""
+    wanted, got = ("steps", "inserted_steps") if "steps" in config else ("max_updates", "updates")
+    if not (_finite(config.get(wanted)) and _finite(result.get(got))) or result[got] >= config[wanted]:
+        return ""
+    return f"{result[got]} of {config[wanted]} {wanted.removeprefix('max_')}"
 
 
 def _json(file: Path) -> Any:
