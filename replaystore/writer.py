@@ -6,6 +6,7 @@ everything else goes through `fit`, which says what is wrong with it.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Mapping
@@ -50,7 +51,8 @@ class Writer:
     """Writes the steps of one actor's environments (its streams). Not for use by several threads at once.
 
     Rows are sent when a block is full, when `interval_s` has passed (looked at on each call) or at an episode's end; `flush` sends
-    at once. A call that raises NotReady, Overloaded, DeadlineExceeded or StorageError has recorded nothing: it may simply be made again.
+    at once. With ``interval_s=math.inf`` only full blocks and `flush` do: which rows share a block never depends on the clock. A call
+    that raises NotReady, Overloaded, DeadlineExceeded or StorageError has recorded nothing: it may simply be made again.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Writer:
         self._columns, self._sink, self._streams, self._actor = columns, sink, streams, actor
         self._policy_version = policy_version
         self._interval_s, self.timeout_s = interval_s, timeout_s
+        self._gap_s = math.inf if interval_s == math.inf else EPISODE_END_GAP_S
         row_bytes = sum(column.row_bytes for column in columns.values())
         rows = min(max(BLOCK_TARGET_BYTES // row_bytes, 32), 4096) if block_rows is None else max(1, block_rows)
         self._block_rows = rows
@@ -391,7 +394,7 @@ class Writer:
             self._poll()
 
     def _send_at_episode_end(self) -> None:
-        if _now() - self._last_sent >= EPISODE_END_GAP_S:
+        if _now() - self._last_sent >= self._gap_s:
             try:
                 self._send()
             except NotReady:

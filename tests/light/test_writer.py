@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -220,3 +221,25 @@ def test_calls_out_of_order_say_what_to_do() -> None:
     writer.close()
     with pytest.raises(InvalidArgument, match="closed"):
         writer.reset([0.0, 0.0])
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_an_endless_interval_leaves_the_clock_out(together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days go by between calls: still only full blocks are sent, and what is flushed."""
+    days = iter(range(0, 10**9, 86_400))
+    monkeypatch.setattr("replaystore.writer._now", lambda: float(next(days)))
+    for interval_s, alone in ((math.inf, False), (0.05, True)):
+        sink = Sink()
+        writer = Writer(COLUMNS, sink, block_rows=10, interval_s=interval_s)
+        writer.reset([0.0, 0.0])
+        for step in range(7):
+            ends = step == 3
+            if together:
+                writer.append_batch([1], [0.5], [ends], [False], [[1.0, 1.0]], reset_mask=[step == 4], note=[0.0])
+            else:
+                if step == 4:
+                    writer.reset([0.0, 0.0])
+                writer.append(1, 0.5, ends, False, [1.0, 1.0], note=0.0)
+        assert bool(sink.blocks) == alone
+        writer.flush()
+        assert sum(int(run["rows"]) for block in sink.blocks for run in block.runs) >= 7
