@@ -5,6 +5,7 @@ Knows the actor's `Player` and the online loop's `Judge`; a step of all environm
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -19,9 +20,6 @@ from replaystore_agents.algorithms.base import Algorithm
 from replaystore_agents.online import Judge, OnlineConfig, TrainResult, annealing, is_prioritized, settled
 from replaystore_agents.trunk.environments import make_vec
 from replaystore_agents.trunk.runs import RunFolder
-
-NEVER_S = 1e9
-"""Blocks are sent when they are full or when an update is due, never by the clock: the order of rows must not depend on it."""
 
 
 def solo_table(table: rs.TableConfig) -> rs.TableConfig:
@@ -64,7 +62,7 @@ def solo(
     options = {"life_loss": True} if acting.life_loss else {}
     with (
         closing(make_vec(env, acting.num_envs, **options)) as envs,
-        store.writer(table, streams=acting.num_envs, block_rows=block, interval_s=NEVER_S) as writer,
+        store.writer(table, streams=acting.num_envs, block_rows=block, interval_s=math.inf) as writer,
     ):
         mind = Mind(action_space(envs, env), acting.num_envs, np.random.default_rng([acting.seed, 0]))
         mind.take(algorithm.policy())
