@@ -20,6 +20,7 @@ TLS_CLIENT_CERT, TLS_CLIENT_KEY = "REPLAYSTORE_TLS_CLIENT_CERT", "REPLAYSTORE_TL
 _SYSTEM = "system"
 _MAX_FILE_BYTES = 1 << 20
 _MAX_TOKEN = 4096
+_HUNG_UP = ("Socket closed", "Connection reset", "Broken pipe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ def advice_for(details: str, *, encrypts: bool) -> str:
         return "the server's certificate is for another name: use that as the address, or TLS(ca, server_name=NAME)"
     if "WRONG_VERSION_NUMBER" in details:
         return "the server does not encrypt: pass tls=False, or start it with --tls-cert and --tls-key"
-    if "failed to connect" in details and ("Socket closed" in details or "Connection reset" in details):
+    if "failed to connect" in details and any(how in details for how in _HUNG_UP):
         asks = "a client's certificate, TLS(ca, cert, key)" if encrypts else "TLS: tls=True or tls=CA_FILE"
         return f"is it running? If it is, it may ask for {asks}"
     return "is it running? replaystore serve --path DATA --listen …"
