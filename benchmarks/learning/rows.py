@@ -62,8 +62,8 @@ _BITS = (
     "--steps 15000 --alpha 0 --gamma 0.98 --n-step 1 --learning-rate 1e-3 --batch-size 128 --samples-per-insert 64 --tau 0.05 "
     "--epsilon-end 0.1 --eval-every 500 --eval-episodes 50 --num-envs 8"
 )
-_REACH = "--algorithm ddpg --preset goals --steps 10000 --batch-size 128 --samples-per-insert 64 --eval-every 500 --eval-episodes 50"
-_GAME = "--steps 200000 --samples-per-insert 8 --epsilon-steps 50000 --epsilon-end 0.02 --num-envs 8 --eval-every 5000 --eval-episodes 20"
+_REACH = "--algorithm ddpg --preset goals --steps 6000 --batch-size 128 --samples-per-insert 64 --eval-every 500 --eval-episodes 50"
+_GAME = "--steps 100000 --samples-per-insert 8 --epsilon-steps 30000 --epsilon-end 0.02 --num-envs 8 --eval-every 2500 --eval-episodes 20"
 _MAZE = (
     "--steps 30000 --alpha 0 --gamma 0.99 --learning-rate 1e-3 --batch-size 64 --samples-per-insert 16 --eval-every 500 "
     "--eval-episodes 5 --epsilon-steps 15000 --epsilon-end 0.1 --num-envs 8"
@@ -73,7 +73,7 @@ _ACROBOT = (
 )
 _PENDULUM = "--algorithm sac --preset pendulum --steps 6000 --random-steps 1000 --num-envs 1 --eval-every 500 --eval-episodes 20"
 _SAVED = "--max-updates 8000 --eval-every 1000 --eval-episodes 20 --batch-size 256"
-_SWINGS = "--max-updates 5000 --eval-every 1000 --eval-episodes 20 --batch-size 256"
+_SWINGS = "--max-updates 4000 --eval-every 1000 --eval-episodes 20 --batch-size 256"
 
 ROWS = (
     Row(
@@ -119,6 +119,16 @@ ROWS = (
         "space-invaders", "MinAtar/SpaceInvaders-v1", "MinAtar Space Invaders", "beside the paper's DQN",
         "Young and Tian (2019), figure 2: curves over 5 000 000 frames; no figure for a budget like this one",
         (_solo("DQN", f"--preset dqn,minatar {_GAME}", (0, 1, 2)),),
+    ),
+    Row(
+        "replay", "CartPole-v1", "Kinds of replay", "no replay against each kind", "none for this budget",
+        tuple(
+            _solo(name, f"--replay {replay} --steps 15000 --eval-every 500 --eval-episodes 20")
+            for name, replay in (
+                ("no replay", "none"), ("uniform", "uniform"), ("prioritized", "per"), ("by rank", "rank"), ("recency", "recency"),
+            )
+        ),
+        target=475.0,
     ),
     Row(
         "offline-cartpole", "CartPole-v1", "CartPole, offline from a saved store", "the behaviour's return and more; BC is the floor",
