@@ -31,26 +31,30 @@ def top(
     json: Annotated[bool, typer.Option("--json", help="One line of JSON per look, for programs.")] = False,
 ) -> None:
     """Watch a server: streams, memory, what comes in and goes out of each table, who waits and why. A folder tells less. Ctrl-C ends it."""
-    with _reader(where) as read, _screen(live=not once and not json) as show:
-        before = read()
-        if not once:
-            show(_view(where, None, before, as_json=json))
+    try:
+        with _reader(where) as read, _screen(live=not once and not json) as show:
+            _watch(where, read, show, interval, once=once, as_json=json)
+    except KeyboardInterrupt:
+        return
+
+
+def _watch(where: str, read: Callable[[], Reading], show: Callable[[Any], None], interval: float, *, once: bool, as_json: bool) -> None:
+    before = read()
+    if not once:
+        show(_view(where, None, before, as_json=as_json))
+    while True:
+        time.sleep(interval)
         try:
-            while True:
-                time.sleep(interval)
-                try:
-                    after = read()
-                except ReplayStoreError as error:
-                    if once:
-                        raise
-                    show(_failed(where, error, as_json=json))
-                    continue
-                show(_view(where, before, after, as_json=json))
-                if once:
-                    return
-                before = after
-        except KeyboardInterrupt:
+            after = read()
+        except ReplayStoreError as error:
+            if once:
+                raise
+            show(_failed(where, error, as_json=as_json))
+            continue
+        show(_view(where, before, after, as_json=as_json))
+        if once:
             return
+        before = after
 
 
 @contextmanager
