@@ -29,6 +29,9 @@ which with ``durability="fsync"`` means until the disk has it."""
 SAMPLE_STAGES = ("wait", "draw", "fill", "send")
 """Waiting as above; drawing under the table's lock; gathering the rows into the message; until gRPC has taken it."""
 
+UNEXPECTED = "Unexpected"
+"""Stands for errors that are no class of ours."""
+
 LOOKED_EVERY_S = 0.1
 """Between two messages of a table whose ages are looked at."""
 
@@ -256,7 +259,7 @@ class Figures:
 
     def refused(self, error: Exception) -> None:
         """A call, or a batch of a stream that goes on, ended with `error`."""
-        self.errors[type(error).__name__ if isinstance(error, ReplayStoreError) else "Unexpected"] += 1
+        self.errors[type(error).__name__ if isinstance(error, ReplayStoreError) else UNEXPECTED] += 1
 
     def table(self, name: str) -> TableFigures:
         """Of a table that exists; the same object until the table is gone."""

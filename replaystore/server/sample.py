@@ -82,7 +82,7 @@ class SampleService:
                 try:
                     incoming = decode_sample_request(message)
                 except ReplayStoreError as error:  # ends the stream when the message has no readable number
-                    self._figures.refused(error)
+                    call.refused(error)
                     await outgoing.write(_failed(request_number(message), None, error, 0))
                 else:
                     await self._answer(incoming, sizes, outgoing, borrowing)
@@ -106,7 +106,7 @@ class SampleService:
                     outgoing.call.require(incoming.table, _UPDATES)
                     counts = await self._update(table, incoming.updates)
                 if incoming.request is None:
-                    reply = _Reply(prefix(_header(incoming.number, counts), b"", 0), 1)
+                    figures, reply = None, _Reply(prefix(_header(incoming.number, counts), b"", 0), 1)
                 else:
                     asked = borrowing.asked(table, incoming.header, first=not done)
                     reply = await self._draw(table, incoming, incoming.request, done, counts, sizes, outgoing, asked, figures)
@@ -115,9 +115,9 @@ class SampleService:
             except Overloaded:  # ends the stream: its client comes again when it is told to, and asks for what is missing
                 raise
             except ReplayStoreError as error:
-                self._figures.refused(error)
+                outgoing.call.refused(error)
                 sizes.forget(incoming.query)
-                reply = _Reply(_failed(incoming.number, counts, error, 1), 1)
+                figures, reply = None, _Reply(_failed(incoming.number, counts, error, 1), 1)
             await outgoing.write(reply.message, figures, reply.payload_bytes)
             done, counts = done + reply.batches, None
 

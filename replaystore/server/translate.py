@@ -51,6 +51,8 @@ class Call:
         self._task = asyncio.current_task()
         self._writes: set[asyncio.Future[None]] = set()
         self._writing = self._interrupted = self._reading = self._stopping = False
+        self.on_refusal: Callable[[Call, Exception], None] | None = None
+        """Hears what `refused` is told."""
         self.owes: Callable[[], bool] | None = None
         """Says whether something that was taken is still to be answered although the handler itself is at rest."""
 
@@ -143,6 +145,11 @@ class Call:
         if self._task is not None:
             self._task.cancel()
 
+    def refused(self, error: Exception) -> None:
+        """It ends with this error, or one of its requests does."""
+        if self.on_refusal is not None:
+            self.on_refusal(self, error)
+
     def finish(self) -> None:
         """Ends the handler where it waits for a message or for its turn, when everything it took is answered. To be called again until
         the call is over."""
@@ -176,6 +183,10 @@ class Calls:
         for call in list(self._running):
             call.judge(again(call.caller))
 
+    def _refused(self, call: Call, error: Exception) -> None:
+        self._figures.refused(error)
+        self._refusals.tell(call, error)
+
     async def drain(self, timeout_s: float) -> None:
         """Ends every call with a clear status; those that begin from now on end at once.
 
@@ -199,6 +210,7 @@ class Calls:
 
         async def guarded(request: Any, context: Any) -> Any:
             call = Call(context, method)
+            call.on_refusal = self._refused
             if self._draining:
                 await call.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
             try:
@@ -215,8 +227,7 @@ class Calls:
             except Exception as error:
                 if context.done() and not isinstance(error, ReplayStoreError):
                     return None  # the client left while it was being answered
-                self._figures.refused(error)
-                self._refusals.tell(call, error)
+                call.refused(error)
                 code, kind, text = describe(error)
                 await call.abort(code, text, kind, retry_hint(error))
             finally:
@@ -225,8 +236,7 @@ class Calls:
             assert task is not None
             task.uncancel()
             if call.refusal is not None:
-                self._figures.refused(call.refusal)
-                self._refusals.tell(call, call.refusal)
+                call.refused(call.refusal)
                 code, kind, text = describe(call.refusal)
                 await call.abort(code, text, kind)
             return await call.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)

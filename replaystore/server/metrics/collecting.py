@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.utils import floatToGoString
 
 import replaystore
-from replaystore.errors import NotFound, ReplayStoreError
+from replaystore.errors import NotFound, ReplayStoreError, all_errors
 from replaystore.server import surroundings
-from replaystore.server.figures import BOUNDS_S, Durations, TableFigures
+from replaystore.server.figures import BOUNDS_S, UNEXPECTED, Durations, TableFigures
 from replaystore.server.metrics.catalogue import ENTRIES
 from replaystore.server.standing import commit_lag_s
 from replaystore.storage.residency import SUPPORTED, in_memory
@@ -115,8 +115,8 @@ def _collect_server(found: Found, server: Server, store: Store) -> None:
     found.add("open_streams", ("sample",), figures.sample_streams)
     found.add("in_flight_bytes", ("append",), figures.append_in_flight_bytes)
     found.add("in_flight_bytes", ("sample",), figures.sample_in_flight_bytes)
-    for kind, count in sorted(dict(figures.errors).items()):
-        found.add("errors", (kind,), count)
+    for kind in (*all_errors(), UNEXPECTED):
+        found.add("errors", (kind,), figures.errors[kind])
     found.add("parameters_published", (), figures.parameters_published)
     found.add("parameters_fetched", (), figures.parameters_fetched)
     found.add("disk_free_bytes", (), disk.free_bytes)
@@ -133,7 +133,7 @@ def _collect_server(found: Found, server: Server, store: Store) -> None:
         found.add("bound_refusals", (what,), bound.refused)
     for table in tables[:MOST_TABLES]:
         _collect_table(found, table)
-        _collect_counts(found, table.name, figures.tables.get(table.name) or TableFigures())
+        _collect_counts(found, table.name, type(table.config.rate_limiter).__name__, figures.table(table.name))
 
 
 def _table(store: Store, name: str) -> Table | None:
@@ -201,7 +201,7 @@ def resident_ratio(table: Table) -> float | None:
     return present / total if total else None
 
 
-def _collect_counts(found: Found, table: str, figures: TableFigures) -> None:
+def _collect_counts(found: Found, table: str, limiter: str, figures: TableFigures) -> None:
     """What the server has counted of it."""
     of = (table,)
     for name, value in (
@@ -225,6 +225,8 @@ def _collect_counts(found: Found, table: str, figures: TableFigures) -> None:
     found.durations("commit_seconds", of, figures.commit)
     found.summary("sampled_age_steps", of, figures.looked_items, figures.age_steps)
     found.summary("sampled_version_lag", of, figures.version_items, figures.version_lag)
-    for (side, limiter), waits in sorted(figures.waits.items()):
-        found.add("blocked_calls", (*of, side, limiter), waits.begun)
-        found.add("blocked_seconds", (*of, side, limiter), waits.seconds)
+    for side in ("insert", "sample"):
+        figures.waits_of(side, limiter)  # from 0 on
+    for (side, kind), waits in sorted(figures.waits.items()):
+        found.add("blocked_calls", (*of, side, kind), waits.begun)
+        found.add("blocked_seconds", (*of, side, kind), waits.seconds)
