@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from replaystore.cli import text
-from replaystore.settings.describing import SETTINGS, Setting, written
+from replaystore.settings.describing import SETTINGS, Setting
 from replaystore.settings.masking import without_password
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     options = [
         inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(setting))
         for setting in SETTINGS.values()
-        if setting.on_line
+        if setting.shown.on_line
     ]
     parameters = [*options, *own]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -34,13 +34,13 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _annotation(setting: Setting) -> Any:
     kind = bool if setting.switch else str
-    return Annotated[kind | None, typer.Option(setting.flags, metavar=setting.metavar or None, help=_help(setting))]
+    return Annotated[kind | None, typer.Option(setting.flags, metavar=setting.shown.metavar or None, help=_help(setting))]
 
 
 def _help(setting: Setting) -> str:
     default = f"--no-{setting.flag[2:]}" if setting.default is False else setting.flag if setting.switch else ""
-    default = default or written(setting.kind, setting.default)
-    return f"{setting.meaning} [default: {default}]" if default else setting.meaning
+    default = default or setting.written(setting.default)
+    return f"{setting.shown.meaning} [default: {default}]" if default else setting.shown.meaning
 
 
 def say_settings(loaded: Loaded, *, as_json: bool) -> None:
@@ -52,11 +52,11 @@ def say_settings(loaded: Loaded, *, as_json: bool) -> None:
         )
         return
     text.say_table(
-        ("setting", "value", "from"), [(setting.name, written(setting.kind, value) or "-", str(origin)) for setting, value, origin in rows]
+        ("setting", "value", "from"), [(setting.name, setting.written(value) or "-", str(origin)) for setting, value, origin in rows]
     )
 
 
 def _shown(setting: Setting, value: Any) -> Any:
-    if setting.secret:
+    if setting.shown.secret:
         return "***" if value else ""
     return without_password(str(value) if isinstance(value, Path) else value)

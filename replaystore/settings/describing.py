@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
-from annotated_types import Ge, Gt, Le
-from pydantic import ByteSize
-
-from replaystore.settings.table import Settings, Shown
+from replaystore.settings.table import Address, Settings, Shown, Size
 
 PREFIX = "REPLAYSTORE_"
 FILE = "replaystore.toml"
 UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
+WORDS = {
+    bool: "true or false",
+    str: "text, or empty",
+    Path: "a path, or empty for none",
+    Address: "HOST:PORT, for example 127.0.0.1:7777, or empty",
+    int: "a whole number",
+    float: "a number",
+    Size: "a number of bytes (268435456 or 256MiB)",
+}
+"""What each kind may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +29,10 @@ class Setting:
 
     name: str
     """Its key in the TOML file too."""
-    section: str
     kind: Any
-    """bool, int, float, str, ByteSize, Path or a Literal."""
+    """bool, int, float, str, Path, Address, Size or a Literal."""
     default: Any
-    meaning: str
-    metavar: str
-    unit: str
-    allowed: str
-    """``a whole number of at least 1``"""
-    on_line: bool
-    in_file: bool
-    secret: bool
+    shown: Shown
 
     @property
     def flag(self) -> str:
@@ -55,46 +54,35 @@ class Setting:
         """The flag; for a switch both of them."""
         return f"{self.flag}/--no-{self.flag[2:]}" if self.switch else self.flag
 
+    @property
+    def allowed(self) -> str:
+        """What it may be: ``a whole number of at least 1``."""
+        what = WORDS.get(self.kind) or " or ".join(get_args(self.kind))
+        least, above, most = (self.written(bound) for bound in (self.shown.least, self.shown.above, self.shown.most))
+        if above:
+            return f"{what} above {above}, at most {most}"
+        if most:
+            return f"{what} from {least} to {most}"
+        return f"{what} of at least {least}" if least else what
+
+    def written(self, value: Any) -> str:
+        """`value` as it is typed: 256MiB, true, 200; empty for None."""
+        if value is None:
+            return ""
+        if self.switch:
+            return "true" if value else "false"
+        if self.kind is Size:
+            return next((f"{value // size}{unit}" for unit, size in UNITS if value and value % size == 0), str(int(value)))
+        return f"{value:.15g}" if isinstance(value, float) else str(value)
+
 
 def _settings() -> dict[str, Setting]:
+    hints = get_type_hints(Settings, include_extras=True)
     found = {}
-    for name, field in Settings.model_fields.items():
-        shown = next(part for part in field.metadata if isinstance(part, Shown))
-        kind = next((part for part in get_args(field.annotation) if part is Path), field.annotation)
-        found[name] = Setting(
-            name, shown.section, kind, field.default, " ".join((field.description or "").split()), shown.metavar, shown.unit,
-            shown.allowed or _allowed(kind, field.metadata), shown.on_line, shown.in_file, shown.secret,
-        )  # fmt: skip
+    for field in fields(Settings):
+        kind, shown = get_args(hints[field.name])
+        found[field.name] = Setting(field.name, Path if Path in get_args(kind) else kind, field.default, shown)
     return found
-
-
-def _allowed(kind: Any, constraints: list[Any]) -> str:
-    if kind is bool:
-        return "true or false"
-    if kind is Path:
-        return "a path, or empty for none"
-    if kind not in (int, float, ByteSize):
-        return " or ".join(get_args(kind))
-    what = {int: "a whole number", float: "a number", ByteSize: "a number of bytes (268435456 or 256MiB)"}[kind]
-    least = next((part for part in constraints if isinstance(part, Ge)), None)
-    above = next((part for part in constraints if isinstance(part, Gt)), None)
-    most = next((part for part in constraints if isinstance(part, Le)), None)
-    if least is not None and most is not None:
-        return f"{what} from {written(kind, least.ge)} to {written(kind, most.le)}"
-    if above is not None and most is not None:
-        return f"{what} above {written(kind, above.gt)}, at most {written(kind, most.le)}"
-    return f"{what} of at least {written(kind, least.ge)}" if least is not None else what
-
-
-def written(kind: Any, value: Any) -> str:
-    """`value` as it is typed: 256MiB, true, 200."""
-    if value is None:
-        return ""
-    if kind is bool:
-        return "true" if value else "false"
-    if kind is ByteSize:
-        return next((f"{value // size}{unit}" for unit, size in UNITS if value and value % size == 0), str(int(value)))
-    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 SETTINGS = _settings()

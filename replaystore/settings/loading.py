@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from replaystore.errors import InvalidArgument
 from replaystore.settings.describing import FILE, PREFIX, SETTINGS, Setting
 from replaystore.settings.masking import without_password
+from replaystore.settings.model import MODEL
 from replaystore.settings.table import Settings
 
 ALL = "`replaystore serve --print-config` lists them"
@@ -57,12 +58,6 @@ class Loaded:
     """The TOML file that was read."""
 
 
-class _FromEnvironment(Settings, BaseSettings):
-    """The same table, for the sources that read it; never validated."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
-
-
 def load(given: Mapping[str, Any]) -> Loaded:
     """Settings of `given` (the command line's, None: not given), ``os.environ``, the TOML file and defaults, in this order.
 
@@ -71,7 +66,7 @@ def load(given: Mapping[str, Any]) -> Loaded:
     """
     line = {name: value for name, value in given.items() if value is not None}
     _refuse_unknown_variables(os.environ)
-    environment = EnvSettingsSource(_FromEnvironment)()
+    environment = EnvSettingsSource(MODEL)()
     file = _file(line, environment)
     values: dict[str, Any] = {}
     origins = dict.fromkeys(SETTINGS, Origin("default", ""))
@@ -110,7 +105,7 @@ def _read(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        found = TomlConfigSettingsSource(_FromEnvironment, toml_file=file).toml_data
+        found = TomlConfigSettingsSource(MODEL, toml_file=file).toml_data
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"{file} is no TOML: {error}") from None
     except OSError as error:
@@ -118,8 +113,10 @@ def _read(file: Path | None) -> dict[str, Any]:
     wrong = [_of_unknown_key(name, value) for name, value in found.items() if name not in SETTINGS]
     for name, value in found.items():
         setting = SETTINGS.get(name)
-        if setting is not None and not setting.in_file:
-            wrong.append(f"{name} cannot be set in the file: use {f'{setting.flag} or ' if setting.on_line else ''}{setting.variable}")
+        if setting is not None and not setting.shown.in_file:
+            wrong.append(
+                f"{name} cannot be set in the file: use {f'{setting.flag} or ' if setting.shown.on_line else ''}{setting.variable}"
+            )
         elif setting is not None and (isinstance(value, bool) != setting.switch or isinstance(value, dict | list)):
             wrong.append(f"{name} = {_literal(value)} must be {setting.allowed}")
     if wrong:
@@ -152,7 +149,7 @@ def _nearest(name: str) -> Setting | None:
 
 def _validated(values: dict[str, Any], origins: Mapping[str, Origin]) -> Settings:
     try:
-        return Settings(**values)
+        checked = MODEL(**values)
     except ValidationError as error:
         wrong = []
         for part in error.errors(include_url=False):
@@ -161,6 +158,7 @@ def _validated(values: dict[str, Any], origins: Mapping[str, Origin]) -> Setting
             if said not in wrong:
                 wrong.append(said)
         raise InvalidArgument("; ".join(wrong)) from None
+    return Settings(**{name: getattr(checked, name) for name in SETTINGS})
 
 
 def _literal(value: Any) -> str:

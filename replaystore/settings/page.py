@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from replaystore.settings.describing import SETTINGS, Setting, written
+from replaystore.settings.describing import SETTINGS, Setting
 
 INTRODUCTION = """# Settings of the server
 
@@ -38,7 +38,7 @@ max_message_bytes = "256MiB"
 def settings_page() -> str:
     """The whole page."""
     parts = [INTRODUCTION]
-    for section, settings in groupby(SETTINGS.values(), key=lambda setting: setting.section):
+    for section, settings in groupby(SETTINGS.values(), key=lambda setting: setting.shown.section):
         parts.append(f"## {section}\n\n{_table(list(settings))}\n")
     return "\n".join(parts)
 
@@ -46,12 +46,10 @@ def settings_page() -> str:
 def _table(settings: list[Setting]) -> str:
     rows = ["| setting (TOML key) | flag | environment | default | unit | allowed | meaning |", "|---|---|---|---|---|---|---|"]
     for setting in settings:
-        default = written(setting.kind, setting.default)
-        key = f"`{setting.name}`" if setting.in_file else f"{setting.name} (not in the file)"
-        flag = f"`{setting.flags.replace('/', '` / `')}`" + (f" {setting.metavar}" if setting.metavar else "")
-        flag = flag if setting.on_line else "none"
-        cells = (
-            key, flag, f"`{setting.variable}`", f"`{default}`" if default else "none", setting.unit, setting.allowed, setting.meaning,
-        )  # fmt: skip
+        shown, default = setting.shown, setting.written(setting.default)
+        key = f"`{setting.name}`" if shown.in_file else f"{setting.name} (not in the file)"
+        flag = f"`{setting.flags.replace('/', '` / `')}` {shown.metavar}".rstrip() if shown.on_line else "none"
+        default = f"`{default}`" if default else "none"
+        cells = (key, flag, f"`{setting.variable}`", default, shown.unit, setting.allowed, shown.meaning)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)

@@ -39,8 +39,8 @@ def test_the_page_of_settings_is_the_table() -> None:
     page = (DOCS / "SETTINGS.md").read_text()
     assert pages.PAGES["SETTINGS.md"]() == page, "run `make docs`"
     for setting in SETTINGS.values():
-        assert setting.meaning
+        assert setting.shown.meaning
         assert setting.allowed
         (row,) = [line for line in page.splitlines() if f"`{setting.variable}`" in line and line.startswith("|")]
-        assert setting.meaning in row
-        assert (f"`{setting.flag}`" in row) == setting.on_line
+        assert setting.shown.meaning in row
+        assert (f"`{setting.flag}`" in row) == setting.shown.on_line

@@ -57,7 +57,7 @@ def test_the_strongest_counts(name: str, here: Path, monkeypatch: pytest.MonkeyP
     setting, (one, two) = SETTINGS[name], EXAMPLES[name]
     values = {"file": one, "environment": two, "command line": one}
     places = {"file": "replaystore.toml", "environment": setting.variable, "command line": arguments(setting, one)[0]}
-    possible = [level for level, it_is in zip(LEVELS, (setting.in_file, True, setting.on_line), strict=True) if it_is]
+    possible = [level for level, it_is in zip(LEVELS, (setting.shown.in_file, True, setting.shown.on_line), strict=True) if it_is]
     for levels in COMBINATIONS:
         if not set(levels) <= set(possible):
             continue
@@ -72,7 +72,7 @@ def test_the_strongest_counts(name: str, here: Path, monkeypatch: pytest.MonkeyP
         assert (str(value) if isinstance(value, Path) else value) == (values[strongest] if levels else setting.default)
         assert loaded.origins[name] == Origin(strongest, places[strongest] if levels else "")
         assert {origin.kind for key, origin in loaded.origins.items() if key not in (name, "config")} == {"default"}
-    if setting.on_line:  # as the command itself does it, with all levels set
+    if setting.shown.on_line:  # as the command itself does it, with all levels set
         told = json.loads(serve("--print-config", "--json", *arguments(setting, one)))
         assert list(told) == list(SETTINGS)
         assert told[name] == {"value": one, "origin": "command line", "from": places["command line"]}
@@ -131,7 +131,7 @@ def test_the_file_is_the_given_one_or_that_of_the_folder_or_none(
 def test_tokens_come_from_the_environment_alone(monkeypatch: pytest.MonkeyPatch, serve: Callable[..., str]) -> None:
     monkeypatch.setenv("REPLAYSTORE_TOKENS", "a-token-of-the-environment")
     assert server_options(load({}).settings).tokens == "a-token-of-the-environment"
-    assert not SETTINGS["tokens"].on_line
+    assert not SETTINGS["tokens"].shown.on_line
     assert json.loads(serve("--print-config", "--json"))["tokens"] == {
         "value": "***", "origin": "environment", "from": "REPLAYSTORE_TOKENS",
     }  # fmt: skip

@@ -99,8 +99,8 @@ def test_every_variable_that_the_repository_speaks_of_is_known() -> None:
 WRONG = {
     "durability": ("sometimes", "interval or fsync"),
     "commit_interval_ms": ("0", "a number from 1 to 60000"),
-    "listen": ("7777", "HOST:PORT, or empty"),
-    "metrics": ("here:99999", "HOST:PORT, or empty"),
+    "listen": ("7777", "HOST:PORT, for example 127.0.0.1:7777, or empty"),
+    "metrics": ("here:99999", "HOST:PORT, for example 127.0.0.1:7777, or empty"),
     "log_format": ("xml", "text or json"),
     "log_level": ("loud", "debug or info or warning or error"),
     "insecure": ("maybe", "true or false"),

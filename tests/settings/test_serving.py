@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,3 +27,8 @@ def test_a_server_of_a_file_and_the_environment(here: Path, monkeypatch: pytest.
         assert client.server_info()["max_message_bytes"] == 3 << 20
         status = client.server_status()
     assert (status.max_streams, status.max_in_flight_bytes) == (6, 64 << 20)
+
+
+def test_other_commands_do_without_what_reads_settings() -> None:
+    code = "import replaystore.cli.app, sys; print('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120).stdout == "False\n"
