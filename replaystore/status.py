@@ -109,6 +109,8 @@ class TableStatus:
     blocked_sample_s: float
     failure: str | None
     """Why the table refuses inserts, or even samples."""
+    idle_s: float | None
+    """For how long no batch was drawn, in seconds, to a tenth; None: none was since the server started."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ class TableFacts:
     failure: str = ""
     """Why the server refuses inserts into it."""
     commit_lag_s: float = 0.0
+    idle_s: float | None = None
+    """For how long no batch was drawn; None: none was, or it is not known."""
     insert_times: Array = field(default_factory=lambda: np.zeros(0))
     """Of its newest rows, seconds since 1970, oldest first: float64[n]."""
     masses: dict[str, Array] = field(default_factory=dict)

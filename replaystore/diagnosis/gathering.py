@@ -97,9 +97,10 @@ def gather_server(client: Client, where: str, seconds: float = 1.0, sleep: Calla
     for name, stats in after.items():
         facts = look_at(name, lambda name=name: _Remote(client, name), stats, before.get(name))  # type: ignore[misc]
         known = live.get(name)
-        lag_s, failure = (0.0, "") if known is None else (known.commit_lag_s, known.failure or "")
+        if known is not None:
+            facts = dataclasses.replace(facts, commit_lag_s=known.commit_lag_s, failure=known.failure or "", idle_s=known.idle_s)
         version = facts.description.format_version if facts.description else None
-        tables.append(dataclasses.replace(facts, commit_lag_s=lag_s, failure=failure, format_version=version))
+        tables.append(dataclasses.replace(facts, format_version=version))
     disk = None if status is None else surroundings.Disk(status.disk_free_bytes, status.disk_total_bytes, status.filesystem)
     return Facts(
         where=where,

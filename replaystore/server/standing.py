@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from replaystore.errors import NotFound, ReplayStoreError, StorageError
 from replaystore.server import surroundings
 from replaystore.server.access.callers import Caller
-from replaystore.server.figures import Figures, TableFigures
+from replaystore.server.figures import LOOKED_EVERY_S, Figures, TableFigures
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call
 from replaystore.server.waiting import in_thread
@@ -95,6 +95,8 @@ class StandingService:
             blocked_insert_s=sum(wait.seconds for (side, _), wait in waits if side == "insert"),
             blocked_sample_s=sum(wait.seconds for (side, _), wait in waits if side == "sample"),
             failure=failure,
+            # when the next message is to be looked at says when the last one was
+            idle_s=max(0.0, time.perf_counter() - figures.look_at + LOOKED_EVERY_S) if figures.look_at else None,
         )
 
 

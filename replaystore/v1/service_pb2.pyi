@@ -248,7 +248,7 @@ class GetServerStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class TableStatus(_message.Message):
-    __slots__ = ("stats", "received_bytes", "sent_bytes", "commit_lag_s", "blocked_insert_s", "blocked_sample_s", "failure")
+    __slots__ = ("stats", "received_bytes", "sent_bytes", "commit_lag_s", "blocked_insert_s", "blocked_sample_s", "failure", "idle_s")
     STATS_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +256,7 @@ class TableStatus(_message.Message):
     BLOCKED_INSERT_S_FIELD_NUMBER: _ClassVar[int]
     BLOCKED_SAMPLE_S_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    IDLE_S_FIELD_NUMBER: _ClassVar[int]
     stats: TableStats
     received_bytes: int
     sent_bytes: int
@@ -263,7 +264,8 @@ class TableStatus(_message.Message):
     blocked_insert_s: float
     blocked_sample_s: float
     failure: str
-    def __init__(self, stats: _Optional[_Union[TableStats, _Mapping]] = ..., received_bytes: _Optional[int] = ..., sent_bytes: _Optional[int] = ..., commit_lag_s: _Optional[float] = ..., blocked_insert_s: _Optional[float] = ..., blocked_sample_s: _Optional[float] = ..., failure: _Optional[str] = ...) -> None: ...
+    idle_s: float
+    def __init__(self, stats: _Optional[_Union[TableStats, _Mapping]] = ..., received_bytes: _Optional[int] = ..., sent_bytes: _Optional[int] = ..., commit_lag_s: _Optional[float] = ..., blocked_insert_s: _Optional[float] = ..., blocked_sample_s: _Optional[float] = ..., failure: _Optional[str] = ..., idle_s: _Optional[float] = ...) -> None: ...
 
 class ServerStatus(_message.Message):
     __slots__ = ("version", "protocol", "instance", "path", "time", "uptime_s", "addresses", "pid", "rss_bytes", "memory_limit_bytes", "open_files", "max_open_files", "threads", "append_streams", "sample_streams", "max_streams", "in_flight_bytes", "max_in_flight_bytes", "disk_free_bytes", "disk_total_bytes", "filesystem", "durability", "commit_interval_s", "encrypted", "authenticated", "metrics", "strict_overcommit", "tables")

@@ -18,7 +18,8 @@ from replaystore.wire.samples import json_of, parse_json
 _STATS_FIELDS = tuple(field.name for field in dataclasses.fields(TableStats))
 _STATS_OPTIONAL = tuple(name for name in _STATS_FIELDS if pb.TableStats.DESCRIPTOR.fields_by_name[name].has_presence)
 _STATS_MAPS = ("total_priority", "max_priority")
-_OF_TABLE = tuple(field.name for field in dataclasses.fields(TableStatus) if field.name not in ("stats", "failure"))
+_OF_TABLE = tuple(field.name for field in dataclasses.fields(TableStatus) if field.name != "stats")
+_TABLE_OPTIONAL = ("failure", "idle_s")
 _OF_SERVER = tuple(field.name for field in dataclasses.fields(ServerStatus) if field.name not in ("addresses", "tables"))
 
 
@@ -67,22 +68,20 @@ def encode_status(status: ServerStatus) -> Any:
     message = pb.ServerStatus(**{name: getattr(status, name) for name in _OF_SERVER}, addresses=status.addresses)
     for table in status.tables:
         values = {name: getattr(table, name) for name in _OF_TABLE}
-        message.tables.add(stats=encode_stats(table.stats), failure=table.failure, **values)
+        message.tables.add(stats=encode_stats(table.stats), **values)
     return message
 
 
 def decode_status(message: Any) -> ServerStatus:
     """The inverse of `encode_status`."""
-    tables = tuple(
-        TableStatus(
-            stats=decode_stats(table.stats),
-            failure=table.failure if table.HasField("failure") else None,
-            **{name: getattr(table, name) for name in _OF_TABLE},
-        )
-        for table in message.tables
-    )
     values = {name: getattr(message, name) for name in _OF_SERVER}
-    return ServerStatus(**values, addresses=tuple(message.addresses), tables=tables)
+    return ServerStatus(**values, addresses=tuple(message.addresses), tables=tuple(map(_decode_table_status, message.tables)))
+
+
+def _decode_table_status(message: Any) -> TableStatus:
+    values = {name: getattr(message, name) for name in _OF_TABLE}
+    values |= {name: None for name in _TABLE_OPTIONAL if not message.HasField(name)}
+    return TableStatus(stats=decode_stats(message.stats), **values)
 
 
 def encode_report(report: SnapshotReport) -> Any:

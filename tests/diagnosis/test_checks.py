@@ -96,6 +96,9 @@ def test_a_learner_that_never_came() -> None:
     severity, text, _ = one(served(idle, of={"sample_streams": 0}), "absent")
     assert (severity, text) == ("note", "990 steps came in 1.00 s, nothing was sampled, and no sampler is connected")
     assert found(served(idle), "absent") == []  # one is connected
+    stopped = dataclasses.replace(idle, idle_s=300.0)
+    assert one(served(stopped), "absent")[:2] == ("warning", "steps come in, and no batch was drawn for 5 min 0 s")
+    assert found(served(dataclasses.replace(idle, idle_s=3.0)), "absent") == []
     held = table(of={"inserted_steps": 9_990, "waiting_inserts": 1}, before=stats(inserted_steps=9_000))
     assert one(served(held, of={"sample_streams": 0}), "absent")[0] == "warning"
 

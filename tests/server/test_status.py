@@ -59,7 +59,9 @@ def test_streams_and_tables(client: Client) -> None:
         assert a.received_bytes > 20 * 12
         assert a.sent_bytes > 0
         assert (a.commit_lag_s, a.failure) == (0.0, None)
-        assert (b.received_bytes, b.sent_bytes) == (0, 0)
+        assert (b.received_bytes, b.sent_bytes, b.idle_s) == (0, 0, None)
+        assert a.idle_s is not None
+        assert 0 <= a.idle_s < status.uptime_s
     until(client, lambda now: now.append_streams == 0 and now.sample_streams == 0)
 
 

@@ -219,7 +219,7 @@ def test_the_status_of_a_server_has_the_same_fields_here_and_there() -> None:
     numbers: dict[str, Any] = {field.name: index for index, field in enumerate(dataclasses.fields(rs.TableStats))}
     numbers |= {"name": "t", "total_priority": {"td": 1.5}, "max_priority": {}, "oldest_time": None, "newest_time": 0.0}
     stats = rs.TableStats(**{**numbers, "blocked_insert": None, "blocked_sample": "because"})
-    tables = [rs.TableStatus(stats, 1, 2, 0.5, 1.5, 2.5, failure) for failure in (None, "the disk")]
+    tables = [rs.TableStatus(stats, 1, 2, 0.5, 1.5, 2.5, *rest) for rest in ((None, 3.0), ("the disk", None))]
     texts = dict.fromkeys(("version", "instance", "path", "filesystem", "durability", "metrics"), "x")
     values: dict[str, Any] = {name: index for index, name in enumerate(of_server)}
     values |= {**texts, "encrypted": True, "authenticated": False, "strict_overcommit": True}

@@ -77,9 +77,9 @@ def limiter(facts: Facts) -> Iterator[Finding]:
 def absent(facts: Facts) -> Iterator[Finding]:
     """Nobody writes, or nobody samples.
 
-    Samples wait and no row came for a minute: actors have died, lost their connection or never began. Or rows come in and nothing was
-    drawn while `doctor` watched, and no sampler is connected: no learner is at work. Start what is missing; `replaystore top` shows
-    when it is there.
+    Samples wait and no row came for a minute: actors have died, lost their connection or never began. Or rows come in and no batch was
+    drawn for a minute, or none while `doctor` watched, and no sampler is connected: no learner is at work. Start what is missing;
+    `replaystore top` shows when it is there.
     """
     status = facts.status
     for table in facts.tables:
@@ -95,7 +95,10 @@ def absent(facts: Facts) -> Iterator[Finding]:
             )
         if before is None or stats.inserted_steps <= before.inserted_steps or stats.sampled_items > before.sampled_items:
             continue
-        if status is not None and status.sample_streams == 0 and not stats.waiting_samples:
+        if table.idle_s is not None and table.idle_s > SILENT_S:
+            found = f"steps come in, and no batch was drawn for {duration(table.idle_s)}"
+            yield Finding(WARNING, found, "see why the learner stopped, or ignore this while data is only collected", table.name)
+        elif status is not None and status.sample_streams == 0 and not stats.waiting_samples:
             inserted = stats.inserted_steps - before.inserted_steps
             found = f"{inserted:,} steps came in {duration(facts.seconds)}, nothing was sampled, and no sampler is connected"
             severity = WARNING if stats.waiting_inserts else NOTE

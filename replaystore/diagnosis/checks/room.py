@@ -79,7 +79,12 @@ def retention(facts: Facts) -> Iterator[Finding]:
         row_bytes = table.description.config.row_bytes
         for name, used, most, shown in (
             ("max_steps", kept.steps, bounds.max_steps, f"{kept.steps:,} of max_steps={bounds.max_steps or 0:,} rows"),
-            ("max_bytes", kept.steps * row_bytes, bounds.max_bytes, f"{size(kept.steps * row_bytes)} of max_bytes={size(bounds.max_bytes or 0)}"),
+            (
+                "max_bytes",
+                kept.steps * row_bytes,
+                bounds.max_bytes,
+                f"{size(kept.steps * row_bytes)} of max_bytes={size(bounds.max_bytes or 0)}",
+            ),
         ):
             if most is not None and used >= NEARLY * most:
                 goes = "the oldest go as new ones come" if table.is_full else "soon the oldest will go as new ones come"
