@@ -38,7 +38,7 @@ types: $(READY)
 
 
 docs: $(READY)
-	$(BIN)/python -m replaystore.cli.pages docs/CLI.md docs/DOCTOR.md docs/SETTINGS.md
+	$(BIN)/python -m replaystore.cli.pages docs/CLI.md docs/DOCTOR.md docs/METRICS.md docs/SETTINGS.md
 
 proto:
 	proto/generate.sh

@@ -1,4 +1,4 @@
-"""Pages made from the code: ``python -m replaystore.cli.pages docs/CLI.md docs/DOCTOR.md docs/SETTINGS.md``, or ``make docs``."""
+"""Pages made from the code: ``python -m replaystore.cli.pages docs/CLI.md docs/METRICS.md …``, or ``make docs``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from replaystore.diagnosis.pages import doctor_page
+from replaystore.server.metrics.page import metrics_page
 from replaystore.settings.page import settings_page
 
 WIDTH = 100
@@ -46,7 +47,12 @@ def _helps(command: Any, path: list[str], parent: Any) -> Iterator[tuple[list[st
         yield from _helps(child, [*path, name], context)
 
 
-PAGES: dict[str, Callable[[], str]] = {"CLI.md": markdown, "DOCTOR.md": doctor_page, "SETTINGS.md": settings_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "CLI.md": markdown,
+    "DOCTOR.md": doctor_page,
+    "METRICS.md": metrics_page,
+    "SETTINGS.md": settings_page,
+}
 """What makes each page."""
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric, SummaryMetricFamily
-
-from replaystore.server.figures import BOUNDS_S
 
 FAMILIES = {
     "counter": CounterMetricFamily,
@@ -43,7 +40,7 @@ class Entry:
 T = ("table",)
 
 SERVER = (
-    Entry("build_info", "gauge", ("version", "instance"), "1; the version, and the random name of this run."),
+    Entry("build_info", "gauge", ("version", "run"), "1; the version, and the random name of this run."),
     Entry("ready", "gauge", (), "1 while calls are served; 0 while the store is being opened and while the server stops."),
     Entry("recovery_rows_checked", "gauge", T, "Rows checked so far of the table that is being recovered; only until the store is open."),
     Entry("recovery_rows", "gauge", T, "Rows to be checked of that table."),
@@ -140,48 +137,3 @@ TABLE = (
 )
 
 ENTRIES = {entry.name: entry for entry in (*SERVER, *TABLE)}
-
-INTRODUCTION = """# Metrics
-
-Made by `make docs` from the list that the server itself works by; a test keeps it so.
-
-`replaystore serve --metrics 127.0.0.1:9464` serves them at `/metrics`, in the text format of Prometheus or, for those who accept it, in
-that of OpenMetrics. Beside them are `/healthz` (200 while the server's event loop answers, also while a store is recovered; 503 when it
-does not) and `/readyz` (200 while calls are served; 503 with a line that says why, and how far a recovery is, when not). All of it is
-plain HTTP, read only, and asks nobody who they are: it shows the names of tables and selectors, and numbers, but no data. It listens
-where it is told to, also on addresses that other machines can reach, for that is where Prometheus is; a firewall or network policy says
-who may come.
-
-Counters begin at 0 when the server starts, unless it says "since the table was made". Everything is worked out when it is scraped; what
-is not scraped costs about two microseconds per message. The usual `process_…` metrics of the Prometheus client (memory, CPU, open
-descriptors, start time) are there as well. Gauges of durability and recovery are of this server's run.
-
-A dashboard for Grafana is `deploy/grafana/replaystore.json`, alerts are in `deploy/prometheus/`.
-"""
-
-
-def markdown() -> str:
-    """docs/METRICS.md."""
-    return "\n".join((INTRODUCTION, *_section("The server", SERVER), *_section("Tables", TABLE), _ending()))
-
-
-def _section(title: str, entries: tuple[Entry, ...]) -> Iterator[str]:
-    yield f"## {title}\n\n| name | type | labels | meaning |\n|---|---|---|---|"
-    for entry in entries:
-        name = entry.sample_names[0] if entry.kind in ("counter", "gauge") else f"replaystore_{entry.name}"
-        yield f"| `{name}` | {entry.kind} | {', '.join(entry.labels)} | {entry.meaning} |"
-    yield ""
-
-
-def _ending() -> str:
-    bounds = ", ".join(f"{bound:g}" for bound in BOUNDS_S)
-    return f"""## Histograms
-
-Durations are counted in classes with these upper bounds, in seconds: {bounds}.
-
-```text
-histogram_quantile(0.99, sum by (le, table, stage) (rate(replaystore_sample_seconds_bucket[5m])))
-rate(replaystore_inserted_steps_total[1m])
-rate(replaystore_sampled_age_steps_sum[5m]) / rate(replaystore_sampled_age_steps_count[5m])
-```
-"""
