@@ -326,9 +326,12 @@ class Client:
         stream.answered()
         return header, fields
 
-    def _borrow(self) -> SampleStream:
-        if self._pid != self._connection.pid:
+    def _renew(self) -> None:
+        if self._pid != self._connection.pid:  # after a fork
             self._lock, self._idle, self._pid = threading.Lock(), [], self._connection.pid
+
+    def _borrow(self) -> SampleStream:
+        self._renew()
         with self._lock:
             return self._idle.pop() if self._idle else SampleStream(self._connection)
 
@@ -458,6 +461,7 @@ class Client:
 
     def close(self) -> None:
         """Ends the connection, and with it every writer and sampler made by this client: close those first."""
+        self._renew()
         with self._lock:
             idle, self._idle = self._idle, []
         for stream in idle:

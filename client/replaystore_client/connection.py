@@ -16,6 +16,7 @@ import grpc
 from replaystore.errors import DeadlineExceeded, InvalidArgument, Overloaded, PermissionDenied, ReplayStoreError
 from replaystore.wire.errors import ERROR_KEY, RETRY_KEY, error_of
 from replaystore.wire.methods import MAX_MESSAGE_BYTES, path_of
+from replaystore_client import forking
 from replaystore_client.identity import TLS_CA, advice_for, tls_of, token_of
 from replaystore_client.watchdog import Silence
 
@@ -90,42 +91,79 @@ class Connection:
         self._lock = threading.Lock()
         self._channel: Any = None
         self._calls: dict[tuple[str, str], Any] = {}
+        self._suspended: list[Any] = []
         self._pid = os.getpid()
         self._closed = False
+        forking.hold(self)
 
     @property
     def pid(self) -> int:
         """The process that this connection is for now."""
         return os.getpid()
 
-    def _method(self, shape: str, method: str) -> Any:
+    def _renew(self) -> None:
+        """After a fork the child has what it needs of its own; what is the parent's is left alone."""
         pid = os.getpid()
-        if pid != self._pid:  # a channel does not survive a fork; the parent's is left alone
+        if pid != self._pid:
             self._lock, self._channel, self._calls, self._pid = threading.Lock(), None, {}, pid
+
+    def suspend(self) -> bool:
+        """Closes the channel before a fork; the next call opens another. See `forking`."""
+        self._renew()
+        with self._lock:
+            channel, self._channel, self._calls = self._channel, None, {}
+            self._suspended = [] if channel is None else [channel]  # kept, so that the child never takes it apart
+        if channel is not None:
+            channel.close()
+        return channel is not None
+
+    def is_quiet(self) -> bool:
+        """Whether no call of the closed channel has a thread any more."""
+        return all(not getattr(getattr(channel, "_call_state", None), "managed_calls", 0) for channel in self._suspended)
+
+    def _method(self, shape: str, method: str) -> Any:
+        self._renew()
         call = self._calls.get((shape, method))
         if call is None or self._closed:
-            with self._lock:
-                if self._closed:
-                    raise InvalidArgument(f"this client of {self.address} is closed")
-                if self._channel is None:
-                    self._channel = (
-                        grpc.insecure_channel(self._target, self._options)
-                        if self._credentials is None
-                        else grpc.secure_channel(self._target, self._credentials, self._options)
-                    )
-                call = self._calls[(shape, method)] = getattr(self._channel, shape)(path_of(method))
+            call = None
+            while call is None:
+                forking.wait_free()
+                with self._lock:
+                    if self._closed:
+                        raise InvalidArgument(f"this client of {self.address} is closed")
+                    if forking.is_free():
+                        call = self._calls[(shape, method)] = getattr(self._open_channel(), shape)(path_of(method))
         return call
+
+    def _open_channel(self) -> Any:
+        if self._channel is None:
+            self._channel = (
+                grpc.insecure_channel(self._target, self._options)
+                if self._credentials is None
+                else grpc.secure_channel(self._target, self._credentials, self._options)
+            )
+        return self._channel
+
+    def _start(self, shape: str, method: str, request: Any, *, future: bool = False, **options: Any) -> Any:
+        """Begins a call; again when its channel was closed before a fork at this very moment."""
+        while True:
+            call = self._method(shape, method)
+            try:
+                return (call.future if future else call)(request, metadata=self._metadata, **options)
+            except ValueError:
+                if self._closed or self._calls.get((shape, method)) is call:
+                    raise
 
     def open_stream(self, method: str, requests: Iterator[bytes]) -> Any:
         """A bidirectional stream of raw messages."""
-        return self._method("stream_stream", method)(requests, metadata=self._metadata)
+        return self._start("stream_stream", method, requests)
 
     def unary(self, method: str, request: bytes, timeout_s: float, again: bytes | None = None) -> bytes:
         """One request, one reply; tried again while the server cannot be reached, with `again` once it may have been carried out."""
 
         def attempt(remaining_s: float, fresh: bool) -> bytes:
             message = request if fresh or again is None else again
-            return bytes(self._method("unary_unary", method)(message, timeout=remaining_s, metadata=self._metadata))
+            return bytes(self._start("unary_unary", method, message, timeout=remaining_s))
 
         return self.retry(attempt, timeout_s)
 
@@ -133,7 +171,7 @@ class Connection:
         """One request, all the messages of its reply; `timeout_s` is the longest that the server may be silent, not what all may take."""
 
         def attempt(remaining_s: float, fresh: bool) -> list[bytes]:
-            call = self._method("unary_stream", method)(request, metadata=self._metadata)
+            call = self._start("unary_stream", method, request)
             silence, messages = Silence(call, remaining_s), []
             try:
                 for message in call:
@@ -161,13 +199,15 @@ class Connection:
                     for silence in silences:
                         silence.heard(timeout_s)
 
-            call = self._method("stream_unary", method).future(moving(), metadata=self._metadata)
+            call = self._start("stream_unary", method, moving(), future=True)
             silences.append(Silence(call, remaining_s))
             try:
                 return bytes(call.result())
-            except (grpc.RpcError, grpc.FutureCancelledError):
+            except (grpc.RpcError, grpc.FutureCancelledError) as error:
                 if silences[0].broken:
                     raise self.silent(timeout_s) from None
+                if isinstance(error, grpc.FutureCancelledError):
+                    raise self.lost("the call was cancelled") from None
                 raise
             finally:
                 silences[0].over()
@@ -229,11 +269,12 @@ class Connection:
 
     def close(self) -> None:
         """Ends everything that still runs over this connection."""
+        self._renew()
         with self._lock:
             self._closed = True
             channel, self._channel = self._channel, None
             self._calls = {}
-        if channel is not None and self._pid == os.getpid():
+        if channel is not None:
             channel.close()
 
 

@@ -362,10 +362,12 @@ class Sampler:
         self._updates.append(Updates.of(step_ids, priorities, selector))
 
     def close(self) -> None:
-        """Delivers the priority updates that were not yet, and ends the stream."""
+        """Delivers the priority updates that were not yet, and ends the stream. After a fork the child's copy does nothing."""
         if self._closed:
             return
         self._closed = True
+        if self._stream.inherited:
+            return
         self._stream.close()
         self._here.clear()
         self._noting.close()

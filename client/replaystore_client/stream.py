@@ -51,9 +51,14 @@ class SampleStream:
         """Requests in flight."""
         return len(self._unanswered)
 
+    @property
+    def inherited(self) -> bool:
+        """Whether another process opened it, from which this one was forked."""
+        return os.getpid() != self._pid
+
     def check(self) -> None:
         """InvalidArgument in another process than that which opened it."""
-        if os.getpid() != self._pid:
+        if self.inherited:
             raise InvalidArgument("this sampler was opened before a fork: open one in the child process")
 
     def send(self, message: bytes) -> None:
