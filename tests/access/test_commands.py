@@ -62,11 +62,7 @@ def test_a_server_that_is_open_to_others_does_not_start(tmp_path: Path) -> None:
     line = ["serve", "--path", str(tmp_path / "data"), "--listen", "0.0.0.0:0", "--token-file", str(tokens)]
     done = subprocess.run([sys.executable, "-m", "replaystore.cli.main", *line], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith(
-        "0.0.0.0 can be reached from other machines, and this server sends tokens unencrypted, for anybody between to read: pass "
-        "--tls-cert and --tls-key (tls_cert, tls_key), listen on 127.0.0.1 and forward the port (ssh -L), or pass --insecure (insecure=True) on a "
-        "network where everybody may read and write"
-    )
+    assert "0.0.0.0 can be reached from other machines, and this server sends tokens unencrypted" in done.stderr
     assert not (tmp_path / "data").exists()  # said before the store is opened, or made
 
 
