@@ -20,6 +20,8 @@ class Auditor:
         """`actors`: numbers are below."""
         self._client, self._table = client, table
         self._next_step = 0
+        self.dropping = False
+        """Whether retention is at work: rows are gone."""
         self._expected = np.zeros(actors, np.int64)
         self.steps = 0
         """Read."""
@@ -34,6 +36,7 @@ class Auditor:
         """
         stats = self._client.stats(self._table)
         self.lag = stats.next_step - self._next_step
+        self.dropping = stats.first_step > 0
         while self._next_step < stats.next_step:
             stop = min(self._next_step + MOST_ROWS, stats.next_step)
             rows = self._client.read_steps(self._table, self._next_step, stop, ["number", "meta/actor", "meta/kind"])

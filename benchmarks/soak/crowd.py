@@ -37,6 +37,8 @@ IN_LIMITED = 10
 """Every so many actors there is one who writes to the table with the limiter."""
 ACTORS_OF_A_PROCESS = 1000
 """Numbers of actors are SERIAL times this and on."""
+LOST = ("UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL")
+"""What gRPC itself says of a connection that is gone, or took too long to be made."""
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000)]
 
 
@@ -49,6 +51,7 @@ class Actor:
         self._number = self._sequence = 0
         self._episode = self._rows = 0
         self._pending: bytes | None = None
+        self._call: Any = None
 
     async def act(self, stop: asyncio.Event) -> None:
         """Until told to stop, and everything sent is acknowledged."""
@@ -57,16 +60,16 @@ class Actor:
             async with grpc.aio.insecure_channel(self._address, OPTIONS) as channel:
                 try:
                     await self._stream(channel, stop)
-                except grpc.aio.AioRpcError as error:
-                    kind = dict(error.trailing_metadata() or ()).get("replaystore-error")
-                    if kind not in ("NotReady", "Overloaded"):
-                        raise
+                except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the second: of a call that has ended already
+                    await self._look_at(self._call)
+                    self._entry.lost()
                     await asyncio.sleep(self._chance.uniform(0.5, 1.5))
 
     async def _stream(self, channel: Any, stop: asyncio.Event) -> None:
-        call = channel.stream_stream(path_of("Append"))()
+        self._call = call = channel.stream_stream(path_of("Append"))()
         await call.write(prefix(pb.AppendHeader(table=self._table).SerializeToString(), b"", 0))
-        await call.read()
+        if await call.read() is grpc.aio.EOF:
+            raise asyncio.InvalidStateError
         while self._pending is not None or not stop.is_set():
             if self._pending is None:
                 self._pending = self._block()
@@ -83,11 +86,17 @@ class Actor:
         while await call.read() is not grpc.aio.EOF:
             pass
 
+    async def _look_at(self, call: Any) -> None:
+        """Raises RuntimeError unless a call ended with what sending again helps against, as when a connection took too long to be made."""
+        code, kind = await call.code(), dict(await call.trailing_metadata() or ()).get("replaystore-error")
+        if kind not in ("NotReady", "Overloaded") and (kind is not None or code.name not in LOST):
+            raise RuntimeError(f"the server ended the stream of actor {self._actor} with {code}: {await call.details()}")
+
     async def _acknowledged(self, call: Any) -> None:
         while True:
             message = await call.read()
             if message is grpc.aio.EOF:
-                raise RuntimeError(f"the server ended the stream of actor {self._actor} with {await call.code()}: {await call.details()}")
+                raise asyncio.InvalidStateError
             reply = pb.AppendReply.FromString(message)
             if reply.WhichOneof("reply") != "ack":
                 continue

@@ -22,6 +22,10 @@ from replaystore_client import Client
 Stop = threading.Event
 PATIENCE_S = 300.0
 """For any one answer: that a machine is slow is no error."""
+BURST = 50
+"""Batches at once of learners that rest in between."""
+TABLES_PACE = 4
+"""Tables come and go so much slower than batches."""
 WEIGHTS = 16_384
 """Float32 numbers of a set of parameters: 64 KiB."""
 
@@ -39,9 +43,16 @@ def sequences(client: Client, entry: Entry, stop: Stop, pace_s: float) -> None:
 
 
 def limited(client: Client, entry: Entry, stop: Stop, pace_s: float) -> None:
-    """Draws from the table whose limiter holds its actors back, and now and then itself."""
+    """Draws from the table with the limiter as fast as it may, so that it waits for actors, then rests, so that they wait for it."""
     with client.sampler(LIMITED, 64, prefetch=2, timeout_s=PATIENCE_S) as sampler:
-        _iterate(sampler, entry, stop, pace_s)
+        while not stop.wait(BURST * pace_s):
+            for _ in range(BURST):
+                if stop.is_set():
+                    return
+                entry.sending()
+                batch = next(sampler)
+                entry.answered()
+                _check(batch)
 
 
 def single(client: Client, entry: Entry, stop: Stop, pace_s: float) -> None:
@@ -59,7 +70,7 @@ def tables(client: Client, entry: Entry, stop: Stop, pace_s: float) -> None:
     """Makes tables and drops them, every other one under a writer and a learner who wait."""
     config = rs.TableConfig({"observation": rs.Column((8,)), "action": rs.Column((), "int64")}, rs.Prioritized())
     for turn in itertools.count():
-        if stop.wait(pace_s):
+        if stop.wait(TABLES_PACE * pace_s):
             return
         name = f"{TEMPORARY}-{os.getpid()}-{turn}"
         entry.sending()

@@ -26,6 +26,7 @@ SLOT = np.dtype(
         ("sent", "<i8"),  # steps numbered below were given to gRPC, or may have been
         ("acknowledged", "<i8"),  # steps numbered below are
         ("answers", "<i8"),
+        ("losses", "<i8"),  # calls that ended by themselves, as when making a connection took too long
         ("waiting_since", "<f8"),  # monotonic seconds; 0: it waits for nothing
     ]
 )
@@ -43,7 +44,7 @@ class Ledger:
 
     def join(self, slot: int, group: int, actor: int = 0) -> Entry:
         """The slot's owner begins."""
-        self.slots[slot] = (group, actor, 0, 0, 0, 0.0)
+        self.slots[slot] = (group, actor, 0, 0, 0, 0, 0.0)
         return Entry(self, slot, group)
 
 
@@ -59,6 +60,10 @@ class Entry:
         self._since = time.monotonic()
         self._slot["sent"] = sent
         self._slot["waiting_since"] = self._since
+
+    def lost(self) -> None:
+        """Its call has ended, and not because it wanted that."""
+        self._slot["losses"] += 1
 
     def answered(self, acknowledged: int = 0) -> None:
         """It has one."""
@@ -89,4 +94,4 @@ def quantiles_ms(counts: npt.NDArray[np.int64]) -> dict[str, Any]:
 def fail(folder: Path, who: str, why: str) -> None:
     """Tells the process that watches."""
     with (folder / "failures").open("a") as file:
-        file.write(f"{who}: {why}\n")
+        file.write(f"{who}: {' '.join(why.split())}\n")

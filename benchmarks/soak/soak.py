@@ -29,7 +29,7 @@ END_S = 300.0
 """For anything to end: that a machine is slow is no error."""
 MOST_PROCESSES = 100_000
 LEARNERS = ("prioritized", "sequences", "local", "limited")
-FEWEST_KEPT, MOST_KEPT = 10_000, 200_000
+FEWEST_KEPT, MOST_KEPT = 4_000, 200_000
 """Steps of a table: as many as come in a sixth of the time, so that retention is at work when the warm-up is over."""
 
 
@@ -50,7 +50,7 @@ class Plan:
         """What everybody writes to and draws from."""
         steps = 60 * self.minutes * self.actors / self.pace_s * MOST_ROWS / 2
         crowd, limited = (min(max(FEWEST_KEPT, int(share * steps / 6)), MOST_KEPT) for share in (1 - 1 / IN_LIMITED, 1 / IN_LIMITED))
-        limiter = rs.SampleToInsertRatio(samples_per_insert=1.0, min_size_to_sample=500, error_buffer=1000.0)
+        limiter = rs.SampleToInsertRatio(samples_per_insert=2.0, min_size_to_sample=500, error_buffer=1000.0)
         return {
             CROWD: rs.TableConfig(COLUMNS, {"td": rs.Prioritized(), "all": rs.Uniform()}, retention=rs.Retention(max_steps=crowd), seed=0),
             LIMITED: rs.TableConfig(COLUMNS, rate_limiter=limiter, retention=rs.Retention(max_steps=limited), seed=0),
@@ -186,15 +186,16 @@ class Soak:
     # -- meanwhile
 
     def _watch(self, auditors: dict[str, Auditor], growth: Growth, fairness: Fairness) -> None:
+        self._wait_for_all()
         begun = time.monotonic()
         until = begun + self.plan.minutes * 60
         chance = random.Random(self.plan.seed)
         next_kill = begun + 2 * self.plan.kill_every_s
         next_fairness = begun + FAIRNESS_EVERY_S
         while (now := time.monotonic()) < until:
-            growth.add(now - begun, look(self.server.pid, self._store))
             for auditor in auditors.values():
                 auditor.look()
+            growth.add(now - begun, look(self.server.pid, self._store), all(auditor.dropping for auditor in auditors.values()))
             self._check_alive()
             if now >= next_fairness:
                 next_fairness = now + FAIRNESS_EVERY_S
@@ -206,6 +207,16 @@ class Soak:
                 next_kill = now + self.plan.kill_every_s * chance.uniform(0.5, 1.5)
                 self._kill(chance.randrange(len(self._victims)), fairness)
             time.sleep(LOOK_EVERY_S)
+
+    def _wait_for_all(self) -> None:
+        """Until every actor has been answered: growth is what comes after."""
+        until = time.monotonic() + END_S
+        crowds = [load for load in (*self._loads, *self._victims) if load.name.startswith("crowd")]
+        while any((ledger := load.ledger()) is None or not ledger.slots["answers"].all() for load in crowds):
+            self._check_alive()
+            if time.monotonic() > until:
+                raise Failed(f"not every actor was answered within {END_S:g} s")
+            time.sleep(0.2)
 
     def _kill(self, index: int, fairness: Fairness) -> None:
         """At whatever it is doing."""
@@ -264,6 +275,7 @@ class Soak:
                 failures.append(str(error))
             steps += auditors[name].steps
             acknowledged += int(mine["acknowledged"].sum())
+        found["losses"] = int(every["losses"].sum())
         found |= {"steps": steps, "acknowledged": acknowledged, "written_by_the_killed": unanswered}
         return failures
 

@@ -14,7 +14,7 @@ from benchmarks.soak.ledger import TEMPORARY
 MOST_POINTS = 300
 """Of a series that a line is laid through."""
 
-ALLOWED = {"own_mb": 6.0, "descriptors": 10.0, "threads": 3.0, "journal_mb": 4.0, "files": 40.0}
+ALLOWED = {"own_mb": 6.0, "descriptors": 20.0, "threads": 3.0, "journal_mb": 4.0, "files": 60.0}
 """How much the line may rise between the warm-up and the end. Own memory: what allocators keep for the largest moment so far, which comes
 later and later; descriptors, threads and files: what comes and goes by chance; journal: one checkpoint's worth."""
 
@@ -81,14 +81,20 @@ class Growth:
         self._warm_up_s = warm_up_s
         self._seconds: list[float] = []
         self._looks: list[dict[str, float]] = []
+        self._dropping = False
 
-    def add(self, seconds: float, seen: dict[str, float]) -> None:
-        """`seconds` since the load began."""
+    def add(self, seconds: float, seen: dict[str, float], dropping: bool) -> None:
+        """`seconds` since everybody was there; whether retention is at work by now."""
+        if seconds < self._warm_up_s:
+            self._dropping = dropping
         self._seconds.append(seconds)
         self._looks.append(seen)
 
     def report(self) -> dict[str, dict[str, float | None]]:
-        """By what was looked at: after the warm-up and at the end (medians of five looks), the most, the rise, and what is allowed."""
+        """By what was looked at: after the warm-up and at the end (medians of five looks), the most, the rise, and what is allowed.
+
+        Files are not judged where, on a slow machine, tables were still being filled after the warm-up.
+        """
         seconds = np.array(self._seconds)
         after = int(np.searchsorted(seconds, self._warm_up_s))
         found: dict[str, dict[str, float | None]] = {}
@@ -100,7 +106,7 @@ class Growth:
                 "end": float(np.median(values[-5:])),
                 "most": float(values.max()),
                 "rise": rise(seconds[after:], values[after:]),
-                "allowed": ALLOWED.get(name),
+                "allowed": ALLOWED.get(name) if self._dropping or name != "files" else None,
             }
         return found
 

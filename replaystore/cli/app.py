@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import replaystore as rs
-from replaystore.cli import bench, checking, doctor, health, inspect, snapshots, top
+from replaystore.cli import bench, checking, conformance, doctor, health, inspect, snapshots, top
 from replaystore.cli.options import say_settings, takes_settings
 from replaystore.cli.target import open_target
 
@@ -55,6 +55,8 @@ def serve(
     if print_config:
         say_settings(loaded, as_json=json)
         return
+    if json:
+        raise rs.InvalidArgument("--json goes with --print-config; --json-ready prints JSON when the server is ready")
     path = check_complete(settings)
     logs.log_to_stderr(settings.log_format, settings.log_level)
     if loaded.file is not None:
@@ -128,6 +130,7 @@ app.command()(snapshots.fork)
 app.command()(checking.verify)
 app.command()(checking.repair)
 app.command()(bench.bench)
+app.command()(conformance.conformance)
 
 
 def _version(wanted: bool) -> None:

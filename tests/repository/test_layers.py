@@ -24,6 +24,7 @@ LAYERS = [  # lowest first; a room may import itself and what stands before it
     ("replaystore.store",),
     ("replaystore",),  # the package itself: public names, and `open`, which loads the store when it is called
     ("replaystore.server",),
+    ("replaystore.conformance",),
     ("replaystore.settings",),
     ("replaystore_client",),
     ("replaystore_agents.trunk",),
