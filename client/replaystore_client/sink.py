@@ -240,7 +240,8 @@ class RemoteSink:
             self._bytes_in_flight += self._bytes_kept
             self._bytes_kept = 0
             self._kept.clear()
-        self._trouble = None
+        if not isinstance(self._trouble, Overloaded):  # which comes with the first block, as often as not
+            self._trouble = None
         for sent in self._unacknowledged:
             requests.put(sent.message)
         if self._commit_wanted:
@@ -250,7 +251,7 @@ class RemoteSink:
         self._requests = requests
 
     def _acknowledged(self, ack: Any) -> None:
-        self._blocked = None
+        self._blocked = self._trouble = None
         while self._unacknowledged and self._unacknowledged[0].sequence <= ack.sequence:
             sent = self._unacknowledged.popleft()
             self._rows_in_flight -= sent.rows
