@@ -151,6 +151,7 @@ def test_what_does_not_go_together(serve: Callable[..., str]) -> None:
         refusal(serve, "--path", "d", "--listen", "")
         == "listen is empty and there is no unix socket: give --listen HOST:PORT or --unix PATH"
     )
+    assert refusal(serve, "--path", "d", "--json") == "--json goes with --print-config; --json-ready prints JSON when the server is ready"
     assert refusal(serve, "--path", "d", "--tls-cert", "c") == "tls_cert is set and tls_key is not: TLS needs both, give --tls-key FILE"
 
 
