@@ -45,7 +45,8 @@ goes on.
 | `slow commit` | warning | table, seconds, rows; of group commits that took a second or more |
 | `metrics can be read from other machines` | warning | address |
 
-`refused` is logged once a second for each method and kind of error; `others_unsaid` counts those in between. Beside these come warnings and errors about tokens, certificates and failures of the server itself, with their traces.
+`refused` is logged once a second for each method and kind of error; `others_unsaid` counts those in between. Beside these come warnings
+and errors about tokens, certificates and failures of the server itself, with their traces.
 
 ## Traces
 
