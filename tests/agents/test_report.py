@@ -207,6 +207,15 @@ def test_two_runs_of_a_seed_are_named(tmp_path: Path) -> None:
     assert "CartPole-v1, dqn: more than one run of seed 7 (2 runs)" in write_report([tmp_path], tmp_path / "out").notes
 
 
+def test_offline_runs_of_different_data_are_named(tmp_path: Path) -> None:
+    for seed in range(2):
+        a_run(tmp_path / f"{seed}", [(100, 10)], axis="x", seed=seed, command="offline", table="t")
+        (tmp_path / f"{seed}/config.json").write_text(
+            json.dumps({**BASE, "command": "offline", "path": f"d{seed}", "table": "t", "seed": seed})
+        )
+    assert write_report([tmp_path], tmp_path / "out").notes == ["CartPole-v1, dqn: learned from 2 different tables: d0:t, d1:t"]
+
+
 def test_places_are_folders_of_folders_and_patterns(tmp_path: Path) -> None:
     for seed in range(4):
         a_run(tmp_path / f"deep/er/seed-{seed}", [(1, 1)], seed=seed)

@@ -97,6 +97,15 @@ def test_a_tracker_that_fails_is_let_go(
     assert error == f"wandb gets no more figures: OSError: no space left; {tmp_path}/metrics.jsonl has them all\n"
 
 
+def test_a_tracker_that_does_not_start_says_why(tmp_path: Path, wandb: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(**options: Any) -> Any:
+        raise RuntimeError("no API key")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", refused)
+    with pytest.raises(rs.InvalidArgument, match="--log wandb does not start: RuntimeError: no API key"):
+        RunFolder(tmp_path).track("wandb", {})
+
+
 def test_names_are_checked_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_trackers("") == check_trackers(" , ") == []
     with pytest.raises(rs.InvalidArgument, match="--log 'mlflow' is not known; known: tensorboard, wandb"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from replaystore_agents.reports.curves import draw
 from replaystore_agents.reports.groups import Panel, group_runs
-from replaystore_agents.reports.runs import AXIS_NAMES, Found, find_runs
+from replaystore_agents.reports.runs import AXIS_NAMES, Found, Run, find_runs
 from replaystore_agents.reports.summary import curves_of, differences, points_of, same_seeds, summarise, table_of, write_csv
 
 HOW = """Final: mean return of the last evaluation, mean ± standard deviation over runs (those that are finished, all where none is). IQM:
@@ -76,11 +76,18 @@ def _file_names(panels: list[Panel]) -> list[str]:
     return [f"{name}-{at}.png" if names.count(name) > 1 else f"{name}.png" for at, name in enumerate(names)]
 
 
+def _store(run: Run) -> str:
+    """Where an offline run has its data from."""
+    return f"{run.config.get('path') if run.config.get('server') is None else run.config['server']}:{run.config.get('table')}"
+
+
 def _notes(found: Found, panels: list[Panel]) -> list[str]:
     notes = [f"{folder}: left out: {why}" for folder, why in found.unusable]
     notes += [f"{run.path}: {note}" for run in found.runs for note in run.notes]
     for panel in panels:
         for group in panel.groups:
+            if len(stores := {_store(run) for run in group.runs if run.config.get("command") == "offline"}) > 1:
+                notes.append(f"{panel.env}, {group.label}: learned from {len(stores)} different tables: {', '.join(sorted(stores))}")
             notes += [f"{panel.env}, {group.label}: more than one run of seed {seed}" for seed in same_seeds(group)]
             notes += [
                 f"{run.path}: ended at {run.x[-1]:g} of {group.end:g} {AXIS_NAMES[panel.axis]}"

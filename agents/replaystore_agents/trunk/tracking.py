@@ -55,7 +55,7 @@ class WeightsAndBiases:
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         wandb: Any = importlib.import_module("wandb")
         project = os.environ.get("WANDB_PROJECT", "replaystore")
-        self._run: Any = wandb.init(project=project, name=folder.name, dir=str(folder), config=dict(config), reinit=True)
+        self._run: Any = wandb.init(project=project, name=folder.name, dir=str(folder), config=dict(config))
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """See `Tracker`."""
@@ -90,8 +90,20 @@ def check_trackers(names: str) -> list[str]:
 
 
 def make_trackers(names: str, folder: Path, config: Mapping[str, Any]) -> dict[str, Tracker]:
-    """Those that `names` asks for, started; see `check_trackers`."""
-    return {name: TRACKERS[name][0](folder, config) for name in check_trackers(names)}
+    """Those that `names` asks for, started.
+
+    Raises:
+        InvalidArgument: see `check_trackers`; or one does not start.
+    """
+    started: dict[str, Tracker] = {}
+    for name in check_trackers(names):
+        try:
+            started[name] = TRACKERS[name][0](folder, config)
+        except Exception as error:  # whatever a package of others raises
+            raise rs.InvalidArgument(
+                f"--log {name} does not start: {type(error).__name__}: {error}; go without it, or see to that"
+            ) from error
+    return started
 
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
