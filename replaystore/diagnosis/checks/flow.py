@@ -31,7 +31,7 @@ def answers(facts: Facts) -> Iterator[Finding]:
     this program has no GetServerStatus: most of this page cannot be told then; nor can it from the folder of a store that is served.
     """
     if facts.problem:
-        yield Finding(ERROR, facts.problem, "see the message; replaystore serve --path DIR --listen HOST:PORT starts a server")
+        yield Finding(ERROR, facts.problem, "do what the message says, then ask again")
     elif facts.served and facts.status is None:
         older = f"the server (version {facts.server_version or 'unknown'}) has no GetServerStatus"
         found = f"{older}: its process, disk and exposure were not looked at"
