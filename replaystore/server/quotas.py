@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from replaystore.errors import Overloaded, ReplayStoreError, StorageError
 from replaystore.server.access.callers import Caller
+from replaystore.server.bounds import LATE_S
 from replaystore.server.waiting import Waker
 from replaystore.storage.files import read_json, replace_file
 from replaystore.storage.layout import PRIVATE_FOLDER
@@ -179,7 +180,7 @@ class QuotaBook:
             raise Overloaded(
                 f"table {name!r} cannot be made: {caller} has made {len(mine) + usage.making} tables, and its quota max_tables={most} "
                 f"allows no more: drop one of {', '.join(sorted(mine)) or 'them'}, or have the quota in the server's token file raised",
-                _STORED_RETRY_S,
+                LATE_S,
             )
         usage.making += 1
         try:
