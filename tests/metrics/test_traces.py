@@ -80,17 +80,25 @@ def test_without_the_packages_it_says_what_to_install(monkeypatch: pytest.Monkey
         traces.traces_to("http://127.0.0.1:4317", "0", "x")
 
 
-def test_a_collector_that_is_not_there_holds_nobody_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "GRACE_S", 0.2)
+def test_a_collector_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "GRACE_S", 0.01)
+    go_on = threading.Event()
+
+    class Slow(TracerProvider):
+        def shutdown(self) -> None:
+            assert go_on.wait(PATIENCE_S)
+
+    traces.Traces(Slow(shutdown_on_exit=False)).close()
+    (left,) = [thread for thread in threading.enumerate() if thread.name == "replaystore-traces"]
+    assert left.daemon
+    go_on.set()
+    left.join(PATIENCE_S)
+    assert not left.is_alive()
+
+
+def test_a_real_exporter_is_made_and_ends(store: Store) -> None:
     with start_in_thread(store, options=ServerOptions(otlp="http://127.0.0.1:1")) as server, Client(server.address) as client:
-        client.create_table("t", rs.TableConfig(COLUMNS))
-        with client.writer("t") as writer:
-            writer.reset([0.0, 0.0, 0.0])
-            writer.append(0, 1.0, True, False, [0.0, 0.0, 0.0])
-        assert len(client.sample("t", 4)) == 4
-    for thread in threading.enumerate():
-        if thread.name == "replaystore-traces":
-            thread.join(PATIENCE_S)
+        assert client.tables() == []
 
 
 def test_nobody_asked(store: Store) -> None:
