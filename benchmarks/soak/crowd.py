@@ -122,7 +122,7 @@ class Actor:
         if ends:
             for name in ("number", "reward"):
                 columns[name][-1] = 0
-            columns["terminated"][-1] = True
+            columns["terminated"][-2:] = True
         run = np.array([(self._episode, self._rows, rows, int(ends), -1, -1)], RUN_DTYPE)
         self._sequence += 1
         self._number += steps

@@ -96,8 +96,8 @@ def _rows(store: Store, table: str, episodes: list[tuple[int, bool, bool]], acto
             observation.append([float(t), 0.0])
             action.append(t)
             reward.append(t / 2)
-            terminated.append(False)
-            truncated.append(False)
+            terminated.append(ends and t == steps - 1)
+            truncated.append(cut and t == steps - 1)
             kind.append(0)
         if ends or cut:
             observation.append([float(steps), 0.0])
@@ -197,8 +197,8 @@ EXERCISES = (
     ),
     Exercise(
         "append",
-        f"Append one episode of {STEPS} steps as actor 7, {ROWS}, in blocks of 4 rows; it terminates, so a closing row with the final "
-        f"observation ({STEPS}, 0) follows in a block of its own. Print next_step of the last acknowledgement.",
+        f"Append one episode of {STEPS} steps as actor 7, {ROWS}, in blocks of 4 rows; the last one terminates it, so a closing row with the "
+        f"final observation ({STEPS}, 0) follows in a block of its own. Print next_step of the last acknowledgement.",
         _empty("append"),
         _append,
     ),

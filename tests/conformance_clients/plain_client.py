@@ -94,14 +94,15 @@ def block(sequence: int, runs: list[tuple[int, int, int, int]], actor: int = 0) 
     """Runs of (episode, first step, rows, ending); the values are those of the exercises."""
     steps = np.concatenate([np.arange(first, first + rows) for _, first, rows, _ in runs])
     closing = np.concatenate([[False] * (rows - bool(ending)) + [True] * bool(ending) for _, _, rows, ending in runs])
-    endings = np.repeat([ending for *_, ending in runs], [rows for _, _, rows, _ in runs])
+    last = (steps == 11) if len(runs) == 1 else np.r_[closing[1:], False]  # the last step of an episode that ends has the flag, too
+    endings = np.repeat([ending or int(len(runs) == 1) for *_, ending in runs], [rows for _, _, rows, _ in runs])
     episode, first, rows, ending = (np.array(part, np.int64) for part in zip(*runs, strict=True))
     arrays = {
         "data/observation": np.stack([steps, np.zeros(len(steps))], 1).astype(np.float32),
         "data/action": np.where(closing, 0, steps).astype(np.int64),
         "data/reward": np.where(closing, 0, steps / 2).astype(np.float32),
-        "data/terminated": closing & (endings == 1),
-        "data/truncated": closing & (endings == 2),
+        "data/terminated": (closing | last) & (endings == 1),
+        "data/truncated": (closing | last) & (endings == 2),
         "run/episode": episode,
         "run/first": first,
         "run/rows": rows,
