@@ -263,7 +263,7 @@ def _patiently(send: Callable[[], Any], patience_s: float, stopping: Callable[[]
         try:
             send()
             return
-        except (rs.NotReady, rs.DeadlineExceeded) as blocked:
+        except (rs.NotReady, rs.DeadlineExceeded, rs.Overloaded) as blocked:
             if stopping():
                 return
             report(f"waiting: {blocked}")

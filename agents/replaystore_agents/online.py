@@ -284,7 +284,7 @@ def next_batch(
     while not stopping():
         try:
             return next(sampler)
-        except (rs.NotReady, rs.DeadlineExceeded) as blocked:  # the limiter waits for actors, or the server is being restarted
+        except (rs.NotReady, rs.DeadlineExceeded, rs.Overloaded) as blocked:  # the limiter waits for actors, the server is restarted or full
             report({"waiting": str(blocked)})
             if time.monotonic() > deadline:
                 raise

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import numpy.typing as npt
 
-from replaystore.errors import InvalidArgument, ReplayStoreError
+from replaystore.errors import InvalidArgument, Overloaded, ReplayStoreError
 from replaystore.wire.memory import expect_large
 from replaystore.wire.samples import decode_sample_reply
 from replaystore_client.connection import Backoff, Connection
@@ -112,6 +112,8 @@ class SampleStream:
                 self._unanswered.clear()
                 raise failure from None
             if time.monotonic() + pause >= deadline:
+                if isinstance(failure, Overloaded):  # whoever calls again at once shall not come sooner for it
+                    time.sleep(max(0.0, deadline - time.monotonic()))
                 raise failure from None
             time.sleep(pause)
 
