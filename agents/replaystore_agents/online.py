@@ -284,7 +284,7 @@ def next_batch(
     while not stopping():
         try:
             return next(sampler)
-        except (rs.NotReady, rs.DeadlineExceeded, rs.Overloaded) as blocked:  # the limiter waits for actors, the server is restarted or full
+        except (rs.NotReady, rs.DeadlineExceeded, rs.Overloaded) as blocked:  # it waits for actors, is restarted, is full
             report({"waiting": str(blocked)})
             if time.monotonic() > deadline:
                 raise
