@@ -12,17 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import trustme
 
 import replaystore as rs
-from replaystore.diagnosis.gathering import gather_folder, gather_server, look_at_certificates, look_at_token_file
+from replaystore.diagnosis.gathering import gather_folder, gather_server, look_at_certificates, look_at_token_file, status_of
 from replaystore.diagnosis.watching import Rates, rates, read_folder, read_server
 from replaystore.errors import NotFound, ReplayStoreError
 from replaystore.server.thread import ServerThread, start_in_thread
 from replaystore.store import Store
 from replaystore_client import Client
+from replaystore_client.connection import Connection
 
 from .conftest import found
 
@@ -108,11 +110,7 @@ def test_an_older_server(server: ServerThread, monkeypatch: pytest.MonkeyPatch) 
     assert (reading.source, reading.server, [table.steps for table in reading.tables]) == ("older server", None, [0, 201])
 
 
-def test_the_method_that_an_older_server_lacks_is_an_error_without_a_class() -> None:
-    import grpc
-
-    from replaystore_client.connection import Connection
-
+def test_how_a_method_that_there_is_not_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     class Unimplemented(grpc.RpcError):  # type: ignore[misc]
         def code(self) -> Any:
             return grpc.StatusCode.UNIMPLEMENTED
@@ -123,7 +121,18 @@ def test_the_method_that_an_older_server_lacks_is_an_error_without_a_class() -> 
         def trailing_metadata(self) -> tuple[()]:
             return ()
 
-    assert type(Connection("h:1").translate(Unimplemented())) is ReplayStoreError
+    def lacking(self: Client) -> rs.ServerStatus:
+        raise Connection("h:1").translate(Unimplemented())
+
+    def failing(self: Client) -> rs.ServerStatus:
+        raise ReplayStoreError("the server failed unexpectedly")
+
+    with Client("h:1") as client:
+        monkeypatch.setattr(Client, "server_status", lacking)
+        assert status_of(client) is None
+        monkeypatch.setattr(Client, "server_status", failing)
+        with pytest.raises(ReplayStoreError, match="unexpectedly"):
+            status_of(client)
 
 
 def test_a_folder_that_is_served(store: Store) -> None:
