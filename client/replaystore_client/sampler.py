@@ -158,6 +158,7 @@ class Sampler:
         Raises:
             NotReady: the table's rate limiter blocked for `timeout_s`; the text says why. The requests stay in line: call again.
             DeadlineExceeded: the server could not be reached for `timeout_s`. Call again.
+            Overloaded: it had no room for `timeout_s`. Likewise.
         """
         if self._closed:
             raise InvalidArgument("this sampler is closed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -531,6 +532,7 @@ def test_commits_that_are_asked_for_again_and_again_are_one(store: Store, server
 def test_hints_travel_and_others_are_no_hints() -> None:
     assert retry_hint(rs.Overloaded("full", 0.2501)) == "251"
     assert retry_hint(rs.Overloaded("full")) is None
+    assert pickle.loads(pickle.dumps(rs.Overloaded("full", 0.25))).retry_after_s == 0.25
     assert retry_hint(rs.NotReady("wait")) is None
     for text, seconds in (
         ("251", 0.251),
