@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from weakref import WeakSet
 
-from replaystore.errors import Overloaded, ReplayStoreError, StorageError
+from replaystore.errors import NotFound, Overloaded, ReplayStoreError, StorageError
 from replaystore.server.access.callers import Caller
 from replaystore.server.bounds import LATE_S
 from replaystore.server.waiting import Waker
@@ -32,6 +31,9 @@ BURST_S = 1.0
 
 _META_ROW_BYTES = 64
 """About what a row of all bookkeeping columns takes."""
+
+_LOOK_EVERY_S = 1.0
+"""Between two looks at which tables are whose."""
 
 _STORED_RETRY_S = 10.0
 """When to come again for what retention, or somebody else, removes."""
@@ -75,12 +77,16 @@ class Bucket:
 class _Usage:
     """Of one caller."""
 
-    __slots__ = ("bytes", "making", "steps", "tables")
+    __slots__ = ("bytes", "counted", "looked_at", "making", "steps", "written")
 
     def __init__(self) -> None:
         self.steps, self.bytes = Bucket(), Bucket()
-        self.tables: WeakSet[Table] = WeakSet()
-        """Written to since the server started."""
+        self.written: set[str] = set()
+        """Tables that it wrote to since the server started."""
+        self.counted: set[str] = set()
+        """These and those that it made,"""
+        self.looked_at = float("-inf")
+        """at this time (monotonic)."""
         self.making = 0
         """Tables that are being made now."""
 
@@ -111,8 +117,7 @@ class QuotaBook:
             return
         usage = self._of(caller)
         if quotas.max_bytes is not None:
-            usage.tables.add(table)
-            self._check_stored(caller, quotas.max_bytes)
+            self._check_stored(caller, usage, table.name, quotas.max_bytes)
         now, delay_s, over = time.monotonic(), 0.0, ""
         taken: list[tuple[Bucket, float]] = []
         for bucket, rate, amount, name in (
@@ -149,9 +154,16 @@ class QuotaBook:
                 next_notice = now + 10 * pace.notice_s
             await waker.wait(min(began + delay_s, next_notice) - time.monotonic())
 
-    def _check_stored(self, caller: Caller, most: int) -> None:
-        names = {table.name for table in self._of(caller).tables} | self._made_by(caller)
-        stored = {name: _stored_bytes(self._store.table(name)) for name in names & set(self._store.tables())}
+    def _check_stored(self, caller: Caller, usage: _Usage, name: str, most: int) -> None:
+        now = time.monotonic()
+        if name not in usage.written or now - usage.looked_at > _LOOK_EVERY_S:
+            there = set(self._store.tables())
+            usage.written = (usage.written | {name}) & there
+            usage.counted, usage.looked_at = usage.written | (self._made_by(caller) & there), now
+        stored: dict[str, int] = {}
+        for counted in usage.counted:
+            with suppress(NotFound):
+                stored[counted] = _stored_bytes(self._store.table(counted))
         total = sum(stored.values())
         if total >= most:
             raise Overloaded(
