@@ -41,6 +41,14 @@ def say_stopping(signal: str) -> None:
     supervisor.tell_stopping(line)
 
 
+def _arguments(info: ReadyInfo) -> str:
+    """What `Client` takes; what only its user knows has a name that says what it is."""
+    address = info.addresses[0]
+    tls = ', tls="CA.pem"' if info.encrypted and not address.startswith("unix:") else ""
+    token = ', token="TOKEN"' if info.asks else ""
+    return f'"{address}"{tls}{token}'
+
+
 def say_ready(info: ReadyInfo, *, as_json: bool) -> None:
     """The ready block, or one line of JSON: ``listen`` is what ``Client(...)`` takes."""
     address = info.addresses[0]
@@ -64,11 +72,13 @@ def say_ready(info: ReadyInfo, *, as_json: bool) -> None:
         text.say(f"  data          {info.path}")
         text.say(f"  tables        {tables}")
         text.say(f"  recovered     {text.count(info.steps_recovered)} steps in {text.duration(info.seconds)}")
+        if info.encrypted or info.asks:
+            text.say(f"  access        {'TLS' if info.encrypted else 'not encrypted'}, {'known callers' if info.asks else 'everybody'}")
         if info.metrics:
             text.say(f"  metrics       http://{info.metrics}/metrics")
         text.say()
         text.say("  from replaystore_client import Client")
-        text.say(f'  client = Client("{address}")')
+        text.say(f"  client = Client({_arguments(info)})")
         text.say()
     sys.stdout.flush()
     supervisor.tell_ready(f"serving {info.path} at {', '.join(info.addresses)}")

@@ -43,6 +43,10 @@ class ReadyInfo:
     """Random name of this run of the server."""
     metrics: str = ""
     """``HOST:PORT`` where metrics are served; empty: nowhere."""
+    encrypted: bool = False
+    """Whether all addresses but unix sockets are."""
+    asks: bool = False
+    """Whether callers must be known, by a token or a certificate."""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -193,4 +197,6 @@ def _ready_info(store: Store, server: Server, seconds: float) -> ReadyInfo:
         seconds=seconds,
         instance=server.instance,
         metrics=server.observing.address,
+        encrypted=server.encrypted,
+        asks=server.asks,
     )

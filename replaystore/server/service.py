@@ -71,6 +71,8 @@ class Server:
         self._lending: Lending | None = None
         self._socket_path: str | None = None
         self._watching: asyncio.Task[None] | None = None
+        self.encrypted = self.asks = False
+        """Whether connections are, but for unix sockets; whether callers must be known. Decided at the start."""
         self.addresses: tuple[str, ...] = ()
         """As clients type them; the real port where 0 was asked for."""
 
@@ -103,6 +105,7 @@ class Server:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(names, access.gate), self._server)
         self._calls.identify = access.gate.identify
+        self.encrypted, self.asks = access.encrypts, access.gate.asks
         await self._server.start()
         self.observing.begin(self, self._store)
         self._watching = asyncio.create_task(access.gate.watch(self._calls.judge))

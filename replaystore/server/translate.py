@@ -46,7 +46,7 @@ class Call:
     def __init__(self, context: Any, method: str = "", caller: Caller = ANYBODY) -> None:
         self._context = context  # grpc.aio.ServicerContext, which has no type information
         self.method, self.caller = method, caller
-        self._granted: set[tuple[str, Role]] = set()
+        self._granted: dict[str, Role] = {}
         self._refusal: PermissionDenied | None = None
         self._task = asyncio.current_task()
         self._writes: set[asyncio.Future[None]] = set()
@@ -71,12 +71,12 @@ class Call:
 
         `need`: the role; that of the call's method unless given.
         """
-        wanted = (name, NEEDS[self.method][0][1] if need is None else need)
-        if wanted not in self._granted:
-            self.caller.check(wanted[1], name, self.method)
+        wanted = NEEDS[self.method][0][1] if need is None else need
+        if self._granted.get(name, -1) < wanted:
+            self.caller.check(wanted, name, self.method)
             if len(self._granted) >= _MOST_GRANTED:
                 self._granted.clear()
-            self._granted.add(wanted)
+            self._granted[name] = wanted
 
     def table(self, store: Store, name: str) -> Table:
         """A table that the caller may use for what this call does; PermissionDenied, or NotFound naming only what the caller may read."""
@@ -96,7 +96,7 @@ class Call:
             if caller is None:
                 raise PermissionDenied(f"{self.caller} is no longer among those that this server knows: its token was taken back")
             self.caller = caller
-            for name, need in self._granted:
+            for name, need in self._granted.items():
                 caller.check(need, name, self.method)
         except PermissionDenied as refusal:
             self._refusal = refusal
