@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -54,6 +55,7 @@ def main() -> int:
     given = parser.parse_args()
     environment()
     nofile()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and leave no process behind
     plan = Plan(given.minutes, given.actors, given.learners, given.pace, given.kill_every, given.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if given.folder is None else given.folder

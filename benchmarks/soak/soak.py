@@ -97,10 +97,10 @@ class Soak:
     def run(self) -> dict[str, Any]:
         """Everything measured, with the reasons why it failed under ``"failures"``."""
         started = time.monotonic()
-        self._start_server()
         failures: list[str] = []
         found: dict[str, Any] = {"plan": {name: getattr(self.plan, name) for name in Plan.__slots__}, "seconds": 0.0}
         try:
+            self._start_server()
             with Client(self.address, timeout_s=END_S) as client:
                 tables = self.plan.tables()
                 for name, config in tables.items():
@@ -125,7 +125,8 @@ class Soak:
             if not failures:
                 failures += self._verify()
         finally:
-            for process in [load.process for load in (*self._loads, *self._victims)] + [self.server]:
+            processes: list[subprocess.Popen[Any]] = [load.process for load in (*self._loads, *self._victims)]
+            for process in (*processes, *([self.server] if hasattr(self, "server") else [])):
                 process.kill()
                 process.communicate()
         cpu = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,4 +1,7 @@
-"""The messages of docs/PROTOCOL.md, made and sent to a server: ``python -m tests.wire.exchange docs/PROTOCOL.md`` writes them into the page."""
+"""The messages of docs/PROTOCOL.md, made and sent to a server.
+
+``python -m tests.wire.exchange docs/PROTOCOL.md`` writes them into the page.
+"""
 
 from __future__ import annotations
 
@@ -99,9 +102,12 @@ def exchange(address: str) -> dict[str, Any]:
 
 def exchanged() -> dict[str, str]:
     """Every message as the page shows it, by name."""
-    with tempfile.TemporaryDirectory() as folder, rs.open(Path(folder) / "store") as store:
-        with start_in_thread(store, listen="127.0.0.1:0") as server:
-            return {name: shown(message) for name, message in exchange(server.address).items()}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        rs.open(Path(folder) / "store") as store,
+        start_in_thread(store, listen="127.0.0.1:0") as server,
+    ):
+        return {name: shown(message) for name, message in exchange(server.address).items()}
 
 
 def shown(message: Any) -> str:
@@ -122,7 +128,9 @@ def _show(message: Any, lines: list[str], indent: str, layout: Any) -> None:
         for one in values:
             alone = type(message)()
             if field.is_repeated:
-                getattr(alone, field.name).add().CopyFrom(one) if field.type == field.TYPE_MESSAGE else getattr(alone, field.name).append(one)
+                getattr(alone, field.name).add().CopyFrom(one) if field.type == field.TYPE_MESSAGE else getattr(alone, field.name).append(
+                    one
+                )
             elif field.type == field.TYPE_MESSAGE:
                 getattr(alone, field.name).CopyFrom(one)
             else:
@@ -133,7 +141,12 @@ def _show(message: Any, lines: list[str], indent: str, layout: Any) -> None:
                 _line(lines, indent, encoded[: len(encoded) - len(inside)], f"{field.name}: {len(inside)} bytes")
                 _show(one, lines, indent + "  ", None)
             elif field.name == "payload":
-                _line(lines, indent, encoded[: len(encoded) - len(one)], f"payload: {len(one)} bytes, from byte {_place(message, one)} of the message")
+                _line(
+                    lines,
+                    indent,
+                    encoded[: len(encoded) - len(one)],
+                    f"payload: {len(one)} bytes, from byte {_place(message, one)} of the message",
+                )
                 _arrays(lines, indent + "  ", message.layout, one)
             else:
                 text = f"{len(one)} zeros" if field.name == "padding" else json.dumps(one) if isinstance(one, str) else str(one)
