@@ -155,6 +155,8 @@ def _read(path: str | os.PathLike[str], what: str) -> bytes:
 
 def advice_for(details: str, *, encrypts: bool) -> str:
     """What to do about a connection that failed with gRPC's `details`."""
+    if "connect again" in details:  # says the server, which stops or is not ready yet
+        return "calls try again by themselves until their timeout_s, which may be too short"
     if "CERTIFICATE_VERIFY_FAILED" in details:
         return "the server's certificate is not signed by what tls= trusts: pass the path of the CA that signed it, or see which is newer"
     if "Hostname Verification" in details:

@@ -173,8 +173,9 @@ class Server:
         self.observing.stop()
         if self._watching is not None:
             self._watching.cancel()
+        ends = time.monotonic() + self._options.grace_s
         await self._calls.drain(_DRAINING * self._options.grace_s)
-        await self._server.stop((1 - _DRAINING) * self._options.grace_s)
+        await self._server.stop(max(0.0, ends - time.monotonic()))
         self.observing.end(self._store)
         if self._parameters is not None:
             self._parameters.close()

@@ -224,7 +224,7 @@ def test_while_a_call_is_at_work_none_begins_and_health_says_so(draining: Any) -
         with Client(server.address, timeout_s=0.5) as client, pytest.raises(rs.DeadlineExceeded) as caught:
             client.tables()
         assert str(caught.value) == (
-            f"no connection to {server.address} ({STOPPING}): is it running? replaystore serve --path DATA --listen …"
+            f"no connection to {server.address} ({STOPPING}): calls try again by themselves until their timeout_s, which may be too short"
         )
         with Client(server.address, timeout_s=0.5) as client:
             with pytest.raises(rs.DeadlineExceeded, match=STOPPING):
@@ -273,7 +273,7 @@ def end(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
-def test_a_process_under_load_drains_and_a_second_signal_ends_it_at_once_without_loss(tmp_path: Path) -> None:
+def test_a_second_signal_ends_a_process_under_load_at_once_without_loss(tmp_path: Path) -> None:
     with rs.open(tmp_path / "data") as store:
         store.create_table("t", config())
     address = address_to_keep()
@@ -287,17 +287,11 @@ def test_a_process_under_load_drains_and_a_second_signal_ends_it_at_once_without
         process.send_signal(signal.SIGTERM)
         assert end(process) == 128 + signal.SIGTERM
         load.wait_for_end()
-        acknowledged = load.acknowledged
-        process = start_process(tmp_path / "data", address)
-        assert load.client.stats("t").next_step >= sum(acknowledged)
-        load.wait_for_more(acknowledged)
-        process.send_signal(signal.SIGTERM)
-        assert end(process) == 0
-        load.wait_for_end()
-        with rs.open(tmp_path / "data") as store, start_in_thread(store, address):
-            load.end()
-            load.check()
-            assert sum(load.acknowledged) >= store.stats("t").next_step
+        with rs.open(tmp_path / "data") as store:
+            assert store.stats("t").next_step >= sum(load.acknowledged)
+            with start_in_thread(store, address):
+                load.end()
+                load.check()
     finally:
         load._stop.set()
         process.kill()
