@@ -25,6 +25,8 @@ def say(found: dict[str, Any]) -> None:
     print(f"{found['kills']} processes killed, {found['clients']} clients in all")
     print(f"CPU of the server {found.get('server_cpu_s', 0):.0f} s, of all processes {found['cpu_s']:.0f} s")
     print(f"calls of actors that ended by themselves and were made again: {found.get('losses', 0)}")
+    for why, count in found.get("lost_because", {}).items():
+        print(f"  {count} {why}")
     print(f"the most that anybody fell behind: {found.get('worst_behind', 0):.0f} answers")
     print(f"\n{'server':<14}{'begin':>10}{'warm':>10}{'end':>10}{'most':>10}{'rise':>10}{'allowed':>10}{'clients gone':>14}")
     for name, part in found.get("growth", {}).items():

@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 
 import replaystore as rs
-from benchmarks.soak.ledger import APPENDS, CROWD, LIMITED, LIMITED_APPENDS, Entry, Ledger, fail
+from benchmarks.soak.ledger import APPENDS, CROWD, LIMITED, LIMITED_APPENDS, Entry, Ledger, fail, note
 from replaystore.steps import RUN_DTYPE, StepBlock
 from replaystore.v1 import data_pb2 as pb
 from replaystore.wire.blocks import encode_block
@@ -45,7 +45,8 @@ OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backo
 class Actor:
     """One stream of numbered steps."""
 
-    def __init__(self, address: str, table: str, actor: int, entry: Entry, pace_s: float) -> None:
+    def __init__(self, address: str, folder: Path, table: str, actor: int, entry: Entry, pace_s: float) -> None:
+        self._folder = folder
         self._address, self._table, self._actor, self._entry, self._pace_s = address, table, actor, entry, pace_s
         self._chance = random.Random(actor)
         self._number = self._sequence = 0
@@ -61,7 +62,7 @@ class Actor:
                 try:
                     await self._stream(channel, stop)
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the second: of a call that has ended already
-                    await self._look_at(self._call)
+                    note(self._folder, "losses", await self._look_at(self._call))
                     self._entry.lost()
                     await asyncio.sleep(self._chance.uniform(0.5, 1.5))
 
@@ -86,11 +87,12 @@ class Actor:
         while await call.read() is not grpc.aio.EOF:
             pass
 
-    async def _look_at(self, call: Any) -> None:
-        """Raises RuntimeError unless a call ended with what sending again helps against, as when a connection took too long to be made."""
+    async def _look_at(self, call: Any) -> str:
+        """How a call ended. RuntimeError unless sending again helps against that, as when a connection took too long to be made."""
         code, kind = await call.code(), dict(await call.trailing_metadata() or ()).get("replaystore-error")
         if kind not in ("NotReady", "Overloaded") and (kind is not None or code.name not in LOST):
             raise RuntimeError(f"the server ended the stream of actor {self._actor} with {code}: {await call.details()}")
+        return f"{kind or code.name}: {await call.details()}"
 
     async def _acknowledged(self, call: Any) -> None:
         while True:
@@ -139,7 +141,7 @@ async def load(address: str, folder: Path, serial: int, count: int, pace_s: floa
         for index in range(count):
             actor, limited = serial * ACTORS_OF_A_PROCESS + index, index % IN_LIMITED == 0
             entry = ledger.join(index, LIMITED_APPENDS if limited else APPENDS, actor)
-            one = Actor(address, LIMITED if limited else CROWD, actor, entry, pace_s)
+            one = Actor(address, folder, LIMITED if limited else CROWD, actor, entry, pace_s)
             tasks.create_task(one.act(stop))
 
 

@@ -93,5 +93,10 @@ def quantiles_ms(counts: npt.NDArray[np.int64]) -> dict[str, Any]:
 
 def fail(folder: Path, who: str, why: str) -> None:
     """Tells the process that watches."""
-    with (folder / "failures").open("a") as file:
-        file.write(f"{who}: {' '.join(why.split())}\n")
+    note(folder, "failures", f"{who}: {why}")
+
+
+def note(folder: Path, name: str, text: str) -> None:
+    """A line into a file that grows by few of them."""
+    with (folder / name).open("a") as file:
+        file.write(f"{' '.join(text.split())}\n")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -277,6 +279,9 @@ class Soak:
             steps += auditors[name].steps
             acknowledged += int(mine["acknowledged"].sum())
         found["losses"] = int(every["losses"].sum())
+        lost = self.folder / "losses"
+        reasons = Counter(re.sub(r"\d+", "#", line) for line in lost.read_text().splitlines()) if lost.exists() else Counter()
+        found["lost_because"] = dict(reasons.most_common(5))
         found |= {"steps": steps, "acknowledged": acknowledged, "written_by_the_killed": unanswered}
         return failures
 
@@ -300,7 +305,7 @@ class Soak:
         found["stopped_s"] = time.monotonic() - begun
         log = (self.folder / "server.log").read_text()
         failures = [f"the server ended with {code}"] if code else []
-        wrong = [line for line in log.splitlines() if "ERROR" in line or "Traceback" in line]
+        wrong = [line for line in log.splitlines() if re.search(r"\bERROR\b|\[(error|critical)|Traceback", line)]
         return failures + [f"the server's log: {line}" for line in wrong[:3]]
 
     def _verify(self) -> list[str]:
