@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 import replaystore as rs
 from replaystore.cli.app import app
+from replaystore.cli.serving import say_ready
 from replaystore.sampling import SampleRequest
 from replaystore.schema.views import Transition
+from replaystore.server.run import ReadyInfo
 from replaystore.server.thread import ServerThread
 from replaystore.store import Store
 from replaystore.v1 import data_pb2 as pb
@@ -85,3 +87,21 @@ def test_files_are_offered_to_who_may_read(serve: Serve, store: Store, tmp_path:
         for _ in range(5):
             next(sampler)
         assert sampler.path == "local"
+
+
+@pytest.mark.parametrize(
+    ("address", "encrypted", "asks", "access", "client"),
+    [
+        ("127.0.0.1:7777", False, False, "", 'Client("127.0.0.1:7777")'),
+        ("127.0.0.1:7777", False, True, "not encrypted, known callers", 'Client("127.0.0.1:7777", token="TOKEN")'),
+        ("0.0.0.0:7777", True, True, "TLS, known callers", 'Client("0.0.0.0:7777", tls="CA.pem", token="TOKEN")'),
+        ("unix:/run/replay", True, False, "TLS, everybody", 'Client("unix:/run/replay")'),
+    ],
+)
+def test_the_ready_block_says_how_to_connect(
+    capsys: pytest.CaptureFixture[str], address: str, encrypted: bool, asks: bool, access: str, client: str
+) -> None:
+    say_ready(ReadyInfo((address,), Path("data"), (), 0, 0.1, "x", encrypted=encrypted, asks=asks), as_json=False)
+    said = capsys.readouterr().out
+    assert f"  client = {client}\n" in said
+    assert (f"  access        {access}\n" in said) == bool(access)

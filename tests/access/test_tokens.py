@@ -250,3 +250,10 @@ def test_a_link_that_comes_to_lead_elsewhere(tmp_path: Path) -> None:
 
 def name_of(caller: Caller | None) -> str | None:
     return None if caller is None else caller.name
+
+
+def test_the_example_of_the_page_is_a_token_file() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/SECURITY.md").read_text()
+    learner, actors, dashboard = parse_tokens(page.partition("```toml\n")[2].partition("```")[0], "the page")
+    assert (learner.name, actors.name, dashboard.name) == ("learner-1", "actors", "dashboard")
+    assert actors.quotas == Quotas(50_000, 100_000_000, 500_000_000_000, 4)
