@@ -96,7 +96,7 @@ def write_wide(writer: rs.Writer, steps: int) -> None:
 # -- streams and calls
 
 
-def test_streams(serving: Serving, beside: Callable[..., Future[Any]]) -> None:
+def test_streams(serving: Serving, beside: Callable[..., Future[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     bounds = serving(max_streams=2)
     client = serving.client()
     client.create_table("t", config())
@@ -106,13 +106,15 @@ def test_streams(serving: Serving, beside: Callable[..., Future[Any]]) -> None:
         second = client.writer("t", block_rows=1)
         write_steps(second, 1)
         second.flush()
+        monkeypatch.setattr("replaystore.server.bounds.SOON_S", 90.0)
         with pytest.raises(rs.Overloaded) as caught:
-            serving.client(0.1).read_steps("t", 0, 10)
+            client.read_steps("t", 0, 10)  # does not wait for longer than it may
         assert str(caught.value) == (
             "2 streams are open, and max_streams=2 allows no more: close writers and samplers that are not in use, or start the server "
-            "with a larger --max-streams; try again in 0.2 s"
+            "with a larger --max-streams; try again in 90 s"
         )
-        assert caught.value.retry_after_s == 0.2
+        assert caught.value.retry_after_s == 90.0
+        monkeypatch.setattr("replaystore.server.bounds.SOON_S", 0.2)
         assert client.tables() == ["t"]  # single calls have places of their own
         refused = bounds.streams.refused
         waiting = beside(client.sample, "t", 4)
@@ -345,7 +347,8 @@ def test_batches_in_flight(serving: Serving, beside: Callable[..., Future[Any]],
     assert not len(bounds.others.queue)
 
 
-def test_who_waits_for_room_and_leaves_gives_it_back(serving: Serving, store: Store) -> None:
+def test_who_waits_for_room_and_leaves_gives_it_back(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replaystore.server.bounds._PATIENCE_S", 60.0)
     bounds = serving(max_in_flight_bytes=8 << 20)
     client = serving.client()
     fill(client)
@@ -370,13 +373,13 @@ def test_rows_and_parameters_in_flight(serving: Serving, monkeypatch: pytest.Mon
     others = Hold(bounds.others)
     others.take(bounds.others.most - 1000)
     monkeypatch.setattr("replaystore.server.bounds._PATIENCE_S", 0.05)
-    hurried = serving.client(0.1)
+    monkeypatch.setattr("replaystore.server.bounds.SOON_S", 90.0)
     for call in (
-        lambda: hurried.read_steps("t", 0, 10),
-        lambda: hurried.fetch_parameters("policy"),
-        lambda: hurried._connection.upload("PublishParameters", lambda: [bytes(2000)], 0.1),
+        lambda: client.read_steps("t", 0, 10),
+        lambda: client.fetch_parameters("policy"),
+        lambda: client._connection.upload("PublishParameters", lambda: [bytes(2000)], 60.0),
     ):
-        with pytest.raises(rs.Overloaded, match=r"more would exceed 4194304, .* try again in 0\.2 s"):
+        with pytest.raises(rs.Overloaded, match=r"more would exceed 4194304, .* try again in 90 s"):
             call()
     others.close()
     assert len(client.read_steps("t", 0, 10)["action"]) == 10
@@ -445,7 +448,7 @@ def test_a_message_larger_than_the_server_takes(serving: Serving) -> None:
 
 def test_tables(serving: Serving, store: Store) -> None:
     bounds = serving(max_tables=2)
-    client = serving.client(5.0)
+    client = serving.client()
     client.create_table("a", config())
     client.create_table("b", config())
     client.create_table("b", config(), exist_ok=True)
@@ -469,7 +472,7 @@ def test_tables(serving: Serving, store: Store) -> None:
 
 def test_parameter_sets(serving: Serving) -> None:
     bounds = serving(max_parameter_sets=2, max_parameters_total_bytes=1000)
-    client = serving.client(5.0)
+    client = serving.client()
     client.publish_parameters("a", {"w": np.zeros(300, np.uint8)})
     client.publish_parameters("b", {"w": np.zeros(300, np.uint8)})
     with pytest.raises(rs.Overloaded) as caught:
