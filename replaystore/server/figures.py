@@ -6,12 +6,13 @@ A message costs about two microseconds here. What a table knows by itself (steps
 
 from __future__ import annotations
 
+import threading
 import time
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from replaystore.errors import ReplayStoreError
@@ -32,33 +33,58 @@ SAMPLE_STAGES = ("wait", "draw", "fill", "send")
 UNEXPECTED = "Unexpected"
 """Stands for errors that are no class of ours."""
 
+FOLD_EVERY = 256
+"""Messages of a table whose durations are put into classes together."""
+
+_BOUNDS = np.array(BOUNDS_S)
+_folding = threading.Lock()
+
 LOOKED_EVERY_S = 0.1
 """Between two messages of a table whose ages are looked at."""
 
 
 class Durations:
-    """How many durations fell between which bounds, and their sum."""
+    """How many durations fell between which bounds, and their sum. They are put into classes many at a time, or when somebody asks."""
 
-    __slots__ = ("counts", "sum_s")
+    __slots__ = ("_counts", "_fresh", "_sum_s", "add")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS_S) + 1)
-        self.sum_s = 0.0
+        self._fresh: deque[float] = deque()
+        self._counts = np.zeros(len(BOUNDS_S) + 1, np.int64)
+        self._sum_s = 0.0
+        self.add: Callable[[float], None] = self._fresh.append
+        """Counts one, in seconds; `fold` is to be called now and then."""
 
-    def add(self, seconds: float) -> None:
-        """Counts one."""
-        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
-        self.sum_s += seconds
+    def fold(self) -> None:
+        """Puts what has come into classes; from any thread."""
+        with _folding:
+            fresh = [self._fresh.popleft() for _ in range(len(self._fresh))]
+            self._counts += np.bincount(np.searchsorted(_BOUNDS, fresh), minlength=len(self._counts))
+            self._sum_s += sum(fresh)
+
+    @property
+    def counts(self) -> list[int]:
+        """By class."""
+        self.fold()
+        found: list[int] = self._counts.tolist()
+        return found
+
+    @property
+    def sum_s(self) -> float:
+        """Of all."""
+        self.fold()
+        return self._sum_s
 
     @property
     def count(self) -> int:
-        """Of all."""
+        """How many."""
         return sum(self.counts)
 
     def quantile(self, share: float) -> float | None:
         """The bound below which `share` of them fell, in seconds; None when there is nothing yet, or it lies beyond the last bound."""
-        wanted = share * self.count
-        for bound, total in zip(BOUNDS_S, _sums(self.counts), strict=False):
+        counts = self.counts
+        wanted = share * sum(counts)
+        for bound, total in zip(BOUNDS_S, _sums(counts), strict=False):
             if wanted and total >= wanted:
                 return bound
         return None
@@ -202,6 +228,9 @@ class TableFigures:
         stages["decode"].add(decode_s)
         stages["wait"].add(wait_s)
         stages["store"].add(store_s)
+        if not self.blocks % FOLD_EVERY:
+            for durations in stages.values():
+                durations.fold()
 
     def answered(
         self, batches: int, sent_bytes: int, lent_bytes: int, wait_s: float, draw_s: float, fill_s: float, seen: Seen | None
@@ -215,12 +244,21 @@ class TableFigures:
         stages["wait"].add(wait_s)
         stages["draw"].add(draw_s)
         stages["fill"].add(fill_s)
+        if not self.replies % FOLD_EVERY:
+            for durations in stages.values():
+                durations.fold()
         if seen is not None:
             self.look_at = time.perf_counter() + LOOKED_EVERY_S
             self.looked_items += seen.items
             self.age_steps += seen.age_steps
             self.version_items += seen.version_items
             self.version_lag += seen.version_lag
+
+    def committed(self, seconds: float, rows: int) -> None:
+        """A group commit that had something to do; from the commit thread."""
+        self.commit.add(seconds)
+        self.commit.fold()
+        self.committed_rows += rows
 
     def updated(self, applied: int, gone: int, rejected: int) -> None:
         """Priorities."""

@@ -49,9 +49,7 @@ class Observing:
             self._pages.serve(server, store)
 
     def _committed(self, table: str, seconds: float, rows: int) -> None:
-        figures = self._figures.table(table)
-        figures.commit.add(seconds)
-        figures.committed_rows += rows
+        self._figures.table(table).committed(seconds, rows)
         if self._figures.traces is not None:
             self._figures.traces.commit(table, seconds, rows)
         if seconds >= SLOW_COMMIT_S:

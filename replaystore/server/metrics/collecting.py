@@ -52,7 +52,7 @@ class Found:
 
     def durations(self, name: str, labels: Iterable[str], durations: Durations) -> None:
         """A histogram."""
-        sums = accumulate(list(durations.counts))
+        sums = accumulate(durations.counts)
         self._of(name).add_metric(list(labels), list(zip(_LE, map(float, sums), strict=True)), durations.sum_s)
 
     def summary(self, name: str, labels: Iterable[str], count: int, total: float) -> None:
