@@ -165,6 +165,9 @@ def run(address: str, folder: Path, serial: int, kinds: list[str], pace_s: float
         try:
             with Client(address, timeout_s=PATIENCE_S, local=local) as client:
                 function(client, ledger.join(index, group), stop, pace_s)
+        except rs.DeadlineExceeded as error:
+            if not stop.is_set():  # closing waits for a few seconds only, which may be too short for a slow machine
+                fail(folder, f"{kind} in process {serial}", f"{type(error).__name__}: {error}")
         except BaseException as error:
             fail(folder, f"{kind} in process {serial}", f"{type(error).__name__}: {error}")
 
