@@ -199,7 +199,7 @@ class Judge:
         self._algorithm, self._env, self._config, self._run, self._report = algorithm, env, config, run, report
         self._policy, self._best = algorithm.policy(), best
         self._replayed = Replayed()
-        self._first_update, self._started = algorithm.updates, time.monotonic()
+        self._first_update, self._started, self._looked_at = algorithm.updates, time.monotonic(), -1
         self.reached = config.target_return != 0 and best >= config.target_return
         """Two evaluations of the same weights had at least the target return."""
 
@@ -207,9 +207,15 @@ class Judge:
         """Whether it is time to evaluate; after the last update it is."""
         return last or self._algorithm.updates % self._algorithm.config.eval_every == 0
 
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the weights as they are have been evaluated."""
+        return self._looked_at == self._algorithm.updates
+
     def look(self, steps: int, batch: Any, version: int, more: dict[str, Any]) -> None:
         """Evaluates, keeps weights, logs a line with `more` in it."""
         algorithm, target = self._algorithm, self._config.target_return
+        self._looked_at = algorithm.updates
         returns = returns_of(algorithm, self._policy, self._env)
         mean = score = float(returns.mean())
         if mean > self._best and mean >= target:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 import replaystore as rs
 from replaystore_agents.actor import Mind, PlayConfig, Player, action_space
-from replaystore_agents.algorithms.base import Algorithm
+from replaystore_agents.algorithms.base import Algorithm, Figures
 from replaystore_agents.online import Judge, OnlineConfig, TrainResult, annealing, is_prioritized, settled
 from replaystore_agents.trunk.environments import make_vec
 from replaystore_agents.trunk.runs import RunFolder
@@ -67,6 +68,7 @@ def solo(
         mind = Mind(action_space(envs, env), acting.num_envs, np.random.default_rng([acting.seed, 0]))
         mind.take(algorithm.policy())
         player = Player(envs, mind, writer, 0, acting)
+        look: Callable[[], None] | None = None
         while player.steps < steps and not stopping():
             player.step(_at_once)
             due = int((player.steps - config.min_size) * config.samples_per_insert / size)
@@ -80,12 +82,19 @@ def solo(
                 errors, figures = algorithm.learn(batch.to_torch(algorithm.device), weighted=prioritized)
                 if prioritized:
                     store.update_priorities(table, batch.step_ids, errors.cpu().numpy())
-                if judge.due(algorithm.updates >= due and player.steps >= steps):
-                    judge.look(player.steps, batch, algorithm.updates, {"beta": exponent, "episodes": player.episodes, **figures()})
+                look = partial(_look, judge, player, batch, algorithm.updates, exponent, figures)
+                if judge.due(last=False):
+                    look()
             writer.policy_version = algorithm.updates
             if judge.reached and player.steps >= config.stop_after_steps:
                 break
+        if look is not None and not judge.up_to_date and not stopping():
+            look()  # the weights that it ends with
     return judge.finish(player.steps)
+
+
+def _look(judge: Judge, player: Player, batch: Any, version: int, beta: float, figures: Figures) -> None:
+    judge.look(player.steps, batch, version, {"beta": beta, "episodes": player.episodes, **figures()})
 
 
 def _at_once(append: Callable[[], Any]) -> None:

@@ -56,7 +56,7 @@ SAC = "SAC"
 
 _LANDER = (
     "--n-step 3 --alpha 0 --dueling --batch-size 128 --samples-per-insert 32 --learning-rate 5e-4 --tau 0.005 --hidden 256,256 "
-    "--epsilon-steps 20000 --epsilon-end 0.02 --eval-every 2500 --eval-episodes 20"
+    "--epsilon-steps 50000 --epsilon-end 0.02 --eval-every 2500 --eval-episodes 20"
 )
 _BITS = (
     "--steps 15000 --alpha 0 --gamma 0.98 --n-step 1 --learning-rate 1e-3 --batch-size 128 --samples-per-insert 64 --tau 0.05 "
@@ -105,7 +105,7 @@ ROWS = (
     Row(
         "lunar-lander", "LunarLander-v3", "LunarLander", "at least 200",
         f"DQN 154 ± 79 after 100 000 steps, PPO 242 ± 32 after 1 000 000, of LunarLander-v2 ({ZOO})",
-        (_solo("Dueling Double DQN, 3 steps", f"--steps 100000 {_LANDER}", (0, 1, 2)),), target=200.0,
+        (_solo("Dueling Double DQN, 3 steps", f"--steps 150000 {_LANDER}", (0, 1, 2)),), target=200.0,
     ),
     Row(
         "breakout", "MinAtar/Breakout-v1", "MinAtar Breakout", "Rainbow no worse than DQN; beside the paper's DQN",
@@ -123,9 +123,10 @@ ROWS = (
     Row(
         "replay", "CartPole-v1", "Kinds of replay", "no replay against each kind", "none for this budget",
         tuple(
-            _solo(name, f"--replay {replay} --steps 15000 --eval-every 500 --eval-episodes 20")
-            for name, replay in (
-                ("no replay", "none"), ("uniform", "uniform"), ("prioritized", "per"), ("by rank", "rank"), ("recency", "recency"),
+            _solo(name, f"--replay {replay} --steps 15000 --eval-every {every} --eval-episodes 20")
+            for name, replay, every in (
+                ("no replay", "none", 10), ("uniform", "uniform", 250), ("prioritized", "per", 250), ("by rank", "rank", 250),
+                ("recency", "recency", 250),
             )
         ),
         target=475.0,

@@ -63,6 +63,13 @@ def test_updates_keep_to_the_samples_per_insert(tmp_path: Path, alpha: float, sa
     assert [line["beta"] > 0 for line in metrics] == [alpha > 0] * len(metrics)
 
 
+@pytest.mark.parametrize(("eval_every", "evaluated"), [(1000, [100]), (50, [50, 100]), (60, [60, 100])])
+def test_the_weights_that_it_ends_with_are_evaluated_once(tmp_path: Path, eval_every: int, evaluated: list[int]) -> None:
+    metrics, _ = play(tmp_path, "dqn", "CartPole-v1", 600, eval_every=eval_every)
+    assert [line["update"] for line in metrics] == evaluated
+    assert (tmp_path / "run" / "best.pt").exists()
+
+
 def test_its_table_waits_for_nobody() -> None:
     limited = rs.TableConfig({"x": rs.Column(())}, rate_limiter=rs.SampleToInsertRatio(4.0, 100, 1000.0))
     assert solo_table(limited) == dataclasses.replace(limited, rate_limiter=rs.MinSize(1))
