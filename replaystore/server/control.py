@@ -114,7 +114,8 @@ class ControlService:
 
     async def get_stats(self, request: Any, call: Call) -> Any:
         """GetStats."""
-        call.table(self._store, request.table)
+        if not call.caller.everything:
+            call.table(self._store, request.table)
         return await self._run(lambda: encode_stats(self._store.stats(request.table)))
 
     async def flush(self, request: Any, call: Call) -> Any:
