@@ -45,8 +45,6 @@ def serve(
     Every setting can also come from an environment variable (REPLAYSTORE_MAX_TABLES) or from replaystore.toml (max_tables); the command
     line counts most, then the environment, then the file.
     """
-    from replaystore.cli import logs, serving
-    from replaystore.server.run import serve as until_signal
     from replaystore.settings.loading import load
     from replaystore.settings.serving import check_complete, server_options
 
@@ -58,6 +56,10 @@ def serve(
     if json:
         raise rs.InvalidArgument("--json goes with --print-config; --json-ready prints JSON when the server is ready")
     path = check_complete(settings)
+
+    from replaystore.cli import logs, serving  # the engine too: what is wrong with settings is said before it is loaded
+    from replaystore.server.run import serve as until_signal
+
     logs.log_to_stderr(settings.log_format, settings.log_level)
     if loaded.file is not None:
         logs.note(f"settings from {loaded.file}")
