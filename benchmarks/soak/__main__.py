@@ -51,6 +51,7 @@ def main() -> int:
     parser.add_argument("--learners", type=int, default=8)
     parser.add_argument("--pace", type=float, default=2.0, help="seconds between two blocks of an actor")
     parser.add_argument("--kill-every", type=float, default=12.0, help="seconds between two killed processes")
+    parser.add_argument("--slack", type=float, default=1.0, help="on a busy machine: times the growth that is allowed")
     parser.add_argument("--seed", type=int, default=0, help="of who is killed when")
     parser.add_argument("--folder", type=Path, help="where the store goes; otherwise a temporary one, removed afterwards")
     parser.add_argument("--json", type=Path, help="write everything measured")
@@ -58,7 +59,7 @@ def main() -> int:
     environment()
     nofile()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and leave no process behind
-    plan = Plan(given.minutes, given.actors, given.learners, given.pace, given.kill_every, given.seed)
+    plan = Plan(given.minutes, given.actors, given.learners, given.pace, given.kill_every, given.seed, given.slack)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if given.folder is None else given.folder
         folder.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.timeout(2400)
 @pytest.mark.xdist_group("soak")  # beside others: it waits most of the time
 def test_three_minutes(tmp_path: Path, record_property: Any) -> None:
-    command = [sys.executable, "-m", "benchmarks.soak", "--minutes", "3", "--pace", "8", "--kill-every", "25"]
+    command = [sys.executable, "-m", "benchmarks.soak", "--minutes", "3", "--pace", "8", "--kill-every", "25", "--slack", "3"]
     done = subprocess.run(
         [*command, "--folder", str(tmp_path), "--json", str(tmp_path / "found.json")],
         capture_output=True, text=True, check=False, cwd=ROOT, timeout=2300, stdin=subprocess.DEVNULL,
