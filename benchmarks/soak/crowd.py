@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import grpc
 import numpy as np
 
 import replaystore as rs
-from benchmarks.soak.ledger import APPENDS, CROWD, LIMITED, LIMITED_APPENDS, Entry, Ledger, fail, note
+from benchmarks.soak.ledger import APPENDS, AUDITED, CROWD, LIMITED, LIMITED_APPENDS, Entry, Ledger, fail, note
 from replaystore.steps import RUN_DTYPE, StepBlock
 from replaystore.v1 import data_pb2 as pb
 from replaystore.wire.blocks import encode_block
@@ -37,6 +38,7 @@ IN_LIMITED = 10
 """Every so many actors there is one who writes to the table with the limiter."""
 ACTORS_OF_A_PROCESS = 1000
 """Numbers of actors are SERIAL times this and on."""
+AUDIT_PATIENCE_S = 10.0
 LOST = ("UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL")
 """What gRPC itself says of a connection that is gone, or took too long to be made."""
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000)]
@@ -73,6 +75,8 @@ class Actor:
             raise asyncio.InvalidStateError
         while self._pending is not None or not stop.is_set():
             if self._pending is None:
+                if not await self._audited(stop):
+                    break
                 self._pending = self._block()
                 self._entry.sending(self._number)
             await call.write(self._pending)
@@ -93,6 +97,14 @@ class Actor:
         if kind not in ("NotReady", "Overloaded") and (kind is not None or code.name not in LOST):
             raise RuntimeError(f"the server ended the stream of actor {self._actor} with {code}: {await call.details()}")
         return f"{kind or code.name}: {await call.details()}"
+
+    async def _audited(self, stop: asyncio.Event) -> bool:
+        """Waits while the auditor is behind, so that nothing is dropped unread on a slow machine; False when it is to stop."""
+        while time.time() - (self._folder / AUDITED).stat().st_mtime > AUDIT_PATIENCE_S:
+            if stop.is_set():
+                return False
+            await asyncio.sleep(0.5)
+        return not stop.is_set()
 
     async def _acknowledged(self, call: Any) -> None:
         while True:

@@ -16,6 +16,9 @@ BINS, PER_OCTAVE = 264, 8
 CROWD, LIMITED, TEMPORARY = "crowd", "limited", "temporary"
 """Tables: one that everybody uses, one whose limiter blocks both sides all the time, and how those that come and go begin."""
 
+AUDITED = "audited"
+"""File that is touched whenever every row has been read."""
+
 GROUPS = ("appends to crowd", "appends to limited", "batches from crowd", "batches from limited", "tables made and dropped", "parameters")
 APPENDS, LIMITED_APPENDS, BATCHES, LIMITED_BATCHES, TABLES, PARAMETERS = range(len(GROUPS))
 

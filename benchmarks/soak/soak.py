@@ -21,7 +21,7 @@ import numpy as np
 import replaystore as rs
 from benchmarks.soak.audit import Auditor
 from benchmarks.soak.crowd import COLUMNS, IN_LIMITED, MOST_ROWS
-from benchmarks.soak.ledger import APPENDS, BINS, CROWD, GROUPS, LIMITED, LIMITED_APPENDS, TEMPORARY, Ledger, quantiles_ms
+from benchmarks.soak.ledger import APPENDS, AUDITED, BINS, CROWD, GROUPS, LIMITED, LIMITED_APPENDS, TEMPORARY, Ledger, quantiles_ms
 from benchmarks.soak.watch import Fairness, Growth, cpu_s, grown, look, of_gone_tables, open_links, sockets
 from replaystore_client import Client
 
@@ -31,8 +31,9 @@ END_S = 300.0
 """For anything to end: that a machine is slow is no error."""
 MOST_PROCESSES = 100_000
 LEARNERS = ("prioritized", "sequences", "local", "limited")
-FEWEST_KEPT, MOST_KEPT = 4_000, 200_000
-"""Steps of a table: as many as come in a sixth of the time, so that retention is at work when the warm-up is over."""
+FEWEST_KEPT, MOST_KEPT = {CROWD: 40_000, LIMITED: 5_000}, 200_000
+"""Steps of a table: as many as come in a sixth of the time, so that retention is at work when the warm-up is over; but at least so many, which
+can be read in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class Plan:
     def tables(self) -> dict[str, rs.TableConfig]:
         """What everybody writes to and draws from."""
         steps = 60 * self.minutes * self.actors / self.pace_s * MOST_ROWS / 2
-        crowd, limited = (min(max(FEWEST_KEPT, int(share * steps / 6)), MOST_KEPT) for share in (1 - 1 / IN_LIMITED, 1 / IN_LIMITED))
+        shares = {CROWD: 1 - 1 / IN_LIMITED, LIMITED: 1 / IN_LIMITED}
+        crowd, limited = (min(max(FEWEST_KEPT[name], int(share * steps / 6)), MOST_KEPT) for name, share in shares.items())
         limiter = rs.SampleToInsertRatio(samples_per_insert=2.0, min_size_to_sample=500, error_buffer=1000.0)
         return {
             CROWD: rs.TableConfig(COLUMNS, {"td": rs.Prioritized(), "all": rs.Uniform()}, retention=rs.Retention(max_steps=crowd), seed=0),
@@ -170,6 +172,7 @@ class Soak:
 
     def _start_loads(self) -> None:
         plan = self.plan
+        (self.folder / AUDITED).touch()
         victims = min(plan.actors // 5, 100)
         self._victims = [self._crowd(victims // 2), self._crowd(victims - victims // 2)]
         steady = plan.actors - victims
@@ -191,15 +194,14 @@ class Soak:
     # -- meanwhile
 
     def _watch(self, auditors: dict[str, Auditor], growth: Growth, fairness: Fairness) -> None:
-        self._wait_for_all()
+        self._wait_for_all(auditors)
         begun = time.monotonic()
         until = begun + self.plan.minutes * 60
         chance = random.Random(self.plan.seed)
         next_kill = begun + 2 * self.plan.kill_every_s
         next_fairness = begun + FAIRNESS_EVERY_S
         while (now := time.monotonic()) < until:
-            for auditor in auditors.values():
-                auditor.look()
+            self._audit(auditors)
             growth.add(now - begun, look(self.server.pid, self._store), all(auditor.dropping for auditor in auditors.values()))
             self._check_alive()
             if now >= next_fairness:
@@ -213,11 +215,17 @@ class Soak:
                 self._kill(chance.randrange(len(self._victims)), fairness)
             time.sleep(LOOK_EVERY_S)
 
-    def _wait_for_all(self) -> None:
+    def _audit(self, auditors: dict[str, Auditor]) -> None:
+        for auditor in auditors.values():
+            auditor.look()
+        (self.folder / AUDITED).touch()
+
+    def _wait_for_all(self, auditors: dict[str, Auditor]) -> None:
         """Until every actor has been answered: growth is what comes after."""
         until = time.monotonic() + END_S
         crowds = [load for load in (*self._loads, *self._victims) if load.name.startswith("crowd")]
         while any((ledger := load.ledger()) is None or not ledger.slots["answers"].all() for load in crowds):
+            self._audit(auditors)
             self._check_alive()
             if time.monotonic() > until:
                 raise Failed(f"not every actor was answered within {END_S:g} s")

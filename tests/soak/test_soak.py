@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,9 @@ from benchmarks.soak.ledger import BATCHES, SLOT, Ledger, bin_of, quantiles_ms
 from benchmarks.soak.watch import Fairness, Growth, grown, rise
 from tests.conftest import TOLD
 
+OVERLOADED = 4.0
+"""Processes that want to run for each core: beyond, a time-out says nothing of the server."""
+LATE = re.compile(r"DeadlineExceeded|within \d+ s|no answer for")
 ROOT = Path(__file__).parents[2]
 
 
@@ -28,6 +33,9 @@ def test_three_minutes(tmp_path: Path, record_property: Any) -> None:
         [*command, "--folder", str(tmp_path), "--json", str(tmp_path / "found.json")],
         capture_output=True, text=True, check=False, cwd=ROOT, timeout=2300, stdin=subprocess.DEVNULL,
     )  # fmt: skip
+    failures = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    if failures and OVERLOADED < os.getloadavg()[1] / (os.cpu_count() or 1) and all(map(LATE.search, failures)):
+        pytest.skip(f"too many others use this machine for answers to come in time: {failures[0]}")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["steps"] >= found["acknowledged"] > 0
