@@ -32,8 +32,8 @@ END_S = 300.0
 MOST_PROCESSES = 100_000
 LEARNERS = ("prioritized", "sequences", "local", "limited")
 FEWEST_KEPT, MOST_KEPT = {CROWD: 40_000, LIMITED: 5_000}, 200_000
-"""Steps of a table: as many as come in a sixth of the time, so that retention is at work when the warm-up is over; but at least so many, which
-can be read in time."""
+"""Steps of a table: as many as come in a sixth of the time, so that retention is at work when the warm-up is over; but at least so many,
+which can be read in time."""
 
 
 @dataclass(frozen=True, slots=True)
