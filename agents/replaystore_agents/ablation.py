@@ -115,6 +115,7 @@ def ablate(
 
     Raises:
         InvalidArgument: see `Plan.check`; or `out` has runs of another plan.
+        Locked: another process goes on with one of the runs.
     """
     plan.check()
     _claim(plan, out)
@@ -127,6 +128,7 @@ def ablate(
         while waiting or running:
             while waiting and len(running) < jobs:
                 kind, seed, folder = waiting.pop(0)
+                _check_unattended(folder)
                 shutil.rmtree(folder, ignore_errors=True)  # what an attempt before has left
                 name = f"{kind}-seed-{seed}"
                 child = children.start(name, *PROGRAM, *plan.command(kind, seed, folder))
@@ -196,6 +198,18 @@ def _claim(plan: Plan, out: Path) -> None:
         raise rs.InvalidArgument(f"{out} is not empty and has no ablation in it: give --out a folder that is empty or does not exist yet")
     out.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(mine, indent=1) + "\n")
+
+
+def _check_unattended(folder: Path) -> None:
+    """Raises Locked where somebody goes on with a run: another ablation, or a child of one that was killed."""
+    if not (folder / "store").exists():
+        return
+    try:
+        rs.open(folder / "store").close()
+    except rs.Locked:
+        raise
+    except rs.ReplayStoreError:  # torn, and made anew
+        pass
 
 
 def _finished(folder: Path) -> bool:

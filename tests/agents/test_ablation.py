@@ -193,6 +193,20 @@ def test_an_interrupted_ablation_stops_its_runs(tmp_path: Path, made: Any, monke
     assert made() == ["per seed-0", "per seed-0"]
 
 
+def test_a_run_that_somebody_goes_on_with_is_left_alone(tmp_path: Path, made: Any) -> None:
+    """Of an ablation beside this one, or of one that was killed."""
+    plan, out = Plan("CartPole-v1", 10, kinds=("per",), seeds=(0,)), tmp_path / "out"
+    assert ablate(plan, out) is not None
+    run = out / "per/seed-0"
+    (run / "result.json").unlink()
+    with rs.open(run / "store"), pytest.raises(rs.Locked, match=r"seed-0/store is open for writing in process \d+: stop that one"):
+        ablate(plan, out)
+    assert (run / "metrics.jsonl").exists()
+    (run / "store/zarr.json").write_text("torn")
+    assert ablate(plan, out) is not None
+    assert made() == ["per seed-0", "per seed-0"]
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("42")
     with pytest.raises(rs.InvalidArgument, match="is not empty and has no ablation in it"):

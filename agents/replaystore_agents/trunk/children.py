@@ -1,4 +1,4 @@
-"""Child processes of the demo: started together, watched, and always reaped. Knows nothing of what they do."""
+"""Child processes of the demo and of ablations: started together, watched, and always reaped. Knows nothing of what they do."""
 
 from __future__ import annotations
 
