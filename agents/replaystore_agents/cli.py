@@ -105,7 +105,7 @@ def train_command(
             shares(wanted, learner, saved)
         # what does not go together has left no table by now, and the run of before as it was
         ensure_table(client, table, env, loop, config.batch_size)
-        run = stack.enter_context((RunFolder(out) if resume else RunFolder.begin(out, about)).track(log, about))
+        run = stack.enter_context(RunFolder(out).track(log, about) if resume else RunFolder.begin(out, about, log))
         result = train(
             client, table, env, learner, loop, run, policy=policy or table, saved=saved, resume=state, report=_tell, stopping=stopping
         )  # fmt: skip
@@ -138,9 +138,9 @@ def solo_command(
             raise rs.AlreadyExists(f"{path} has a table {table!r} already: give --table another name; a solo run begins with an empty one")
         wanted = solo_table(planned_table(store, table, env, loop, config.batch_size))
         learner = entry.make(wanted, config, env)
-        store.create_table(table, wanted)
         about = {**where, **to_json(playing), **to_json(loop), **to_json(config)}
-        with RunFolder.begin(out, about).track(log, about) as run:
+        with RunFolder.begin(out, about, log) as run:
+            store.create_table(table, wanted)
             result = solo(store, table, env, learner, loop, playing, run, steps, report=_tell, stopping=stopping)
     typer.echo(json.dumps(asdict(result)))
     if loop.target_return != 0 and not result.reached:
@@ -187,7 +187,7 @@ def offline_command(
         if env:
             check_played(f"table {table!r}", *spaces_for(there, config.frame_stack), env)
         learner = entry.make(there, config, env or None)
-        with (RunFolder(out) if resume else RunFolder.begin(out, about)).track(log, about) as run:
+        with RunFolder(out).track(log, about) if resume else RunFolder.begin(out, about, log) as run:
             result = train_offline(
                 api, table, env or None, learner, loop, run, resume=state, preload=preload, report=_tell, stopping=stopping
             )  # fmt: skip

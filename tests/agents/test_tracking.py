@@ -11,7 +11,7 @@ import pytest
 
 import replaystore as rs
 from replaystore_agents.trunk.runs import RunFolder
-from replaystore_agents.trunk.tracking import check_trackers, numbers
+from replaystore_agents.trunk.tracking import TRACKERS, check_trackers, numbers
 
 LINES = [
     {"update": 10, "inserted_steps": 40, "return_mean": 9.5, "note": "words stay behind"},
@@ -102,8 +102,39 @@ def test_a_tracker_that_does_not_start_says_why(tmp_path: Path, wandb: list[Any]
         raise RuntimeError("no API key")
 
     monkeypatch.setattr(sys.modules["wandb"], "init", refused)
+    first = Figures()
+    monkeypatch.setitem(TRACKERS, "tensorboard", (lambda folder, config: first, ""))
+    RunFolder.begin(tmp_path, {"seed": 1}).log(update=1)
     with pytest.raises(rs.InvalidArgument, match="--log wandb does not start: RuntimeError: no API key"):
-        RunFolder(tmp_path).track("wandb", {})
+        RunFolder.begin(tmp_path, {"seed": 2}, "tensorboard,wandb")
+    assert first.over
+    assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 1}  # the run of before is as it was
+    assert RunFolder(tmp_path).metrics() == [{"update": 1}]
+
+
+class Figures:
+    """A tracker that forgets them."""
+
+    over = False
+
+    def log(self, figures: Any, step: int) -> None:
+        pass
+
+    def close(self, result: Any) -> None:
+        self.over = True
+
+
+def test_a_run_that_begins_anew_forgets_the_events_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(folder: Path, config: Any) -> Figures:
+        (folder / "tensorboard").mkdir(exist_ok=True)
+        (folder / f"tensorboard/events.out.tfevents.{config['seed']}").write_text("")
+        return Figures()
+
+    monkeypatch.setitem(TRACKERS, "tensorboard", (write, ""))
+    for seed in range(2):
+        RunFolder.begin(tmp_path, {"seed": seed}, "tensorboard").finish({})
+    RunFolder(tmp_path).track("tensorboard", {"seed": 2}).close()  # goes on with it
+    assert sorted(file.suffix for file in (tmp_path / "tensorboard").iterdir()) == [".1", ".2"]
 
 
 def test_names_are_checked_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,12 +37,18 @@ class RunFolder:
         return self
 
     @classmethod
-    def begin(cls, path: str | Path, config: dict[str, Any]) -> Self:
-        """Starts a run: notes its configuration and forgets the figures of an earlier run in the same folder."""
+    def begin(cls, path: str | Path, config: dict[str, Any], log: str = "") -> Self:
+        """Starts a run: notes its configuration and forgets the figures of an earlier run in the same folder.
+
+        Figures go to the trackers `log`, too; where one of them does not start, the earlier run is left as it was.
+        """
         run = cls(path)
+        events = list(run.path.glob("tensorboard/events.out.tfevents.*"))
+        run.track(log, config)
         (run.path / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-        for leftover in ("metrics.jsonl", "result.json", "best.pt", "last.pt"):
-            (run.path / leftover).unlink(missing_ok=True)
+        leftovers = (run.path / name for name in ("metrics.jsonl", "result.json", "replayed.npz", "best.pt", "last.pt"))
+        for leftover in (*leftovers, *events):
+            leftover.unlink(missing_ok=True)
         return run
 
     def log(self, **figures: Any) -> None:

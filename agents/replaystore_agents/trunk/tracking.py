@@ -100,6 +100,8 @@ def make_trackers(names: str, folder: Path, config: Mapping[str, Any]) -> dict[s
         try:
             started[name] = TRACKERS[name][0](folder, config)
         except Exception as error:  # whatever a package of others raises
+            for tracker in started.values():
+                tracker.close({})
             raise rs.InvalidArgument(
                 f"--log {name} does not start: {type(error).__name__}: {error}; go without it, or see to that"
             ) from error
