@@ -59,7 +59,7 @@ def make(results: Path, row: Row, variant: Variant, seed: int) -> None:
     """One run and its final evaluation.
 
     Raises:
-        RuntimeError: it failed; its log says why.
+        RuntimeError: it failed, and its log says why; or it was stopped before its end.
     """
     folder = folder_of(results, row, variant, seed)
     shutil.rmtree(folder, ignore_errors=True)
@@ -83,11 +83,16 @@ def make(results: Path, row: Row, variant: Variant, seed: int) -> None:
 
 
 def _agents(arguments: list[str], folder: Path) -> None:
+    from replaystore_agents.reports.runs import Run, read_run
+
     with (folder / "log.txt").open("wb") as log:
         typed = [sys.executable, "-m", "replaystore_agents", *arguments]
         code = subprocess.run(typed, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
     if code:
         raise RuntimeError(f"{folder} failed with code {code}; log.txt in it ends: {(folder / 'log.txt').read_text()[-400:]}")
+    made = read_run(folder)
+    if not (isinstance(made, Run) and made.finished):  # a run that is asked to stop ends in order
+        raise RuntimeError(f"{folder} is no whole run: {made if isinstance(made, str) else '; '.join(made.notes)}")
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
@@ -152,10 +157,14 @@ def make_all(results: Path, runs: Sequence[tuple[Row, Variant, int]], jobs: int,
             waiting: dict[Future[str], tuple[Row, Variant, int]] = {
                 pool.submit(one, run): run for run in runs if bool(run[1].data) == stage
             }
-            for done in as_completed(waiting):
-                row, variant, seed = waiting[done]
-                what = f"{row.name}, {variant.name}, seed {seed}"
-                problem = done.result()
-                say(f"{what}: {problem or 'done'}")
-                problems += [f"{what}: {problem}"] if problem else []
+            try:
+                for done in as_completed(waiting):
+                    row, variant, seed = waiting[done]
+                    what = f"{row.name}, {variant.name}, seed {seed}"
+                    problem = done.result()
+                    say(f"{what}: {problem or 'done'}")
+                    problems += [f"{what}: {problem}"] if problem else []
+            except BaseException:  # Ctrl-C: what has not begun is not begun
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     return problems

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 import sys
+import threading
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from replaystore_agents import cli
 from replaystore_agents.actor import PlayConfig
@@ -44,8 +50,15 @@ def test_every_command_can_be_typed(row: rows.Row) -> None:
         settings(entry, given["preset"], typed, *kinds)  # which refuses what is not for this algorithm
 
 
+def in_this_process(command: list[str], **options: Any) -> Any:
+    """As `subprocess.run`, without the seconds that a new process takes for its imports."""
+    assert command[:3] == [sys.executable, "-m", "replaystore_agents"]
+    done = CliRunner().invoke(cli.app, command[3:])
+    return subprocess.CompletedProcess(command, done.exit_code)
+
+
 def test_a_row_is_made_from_nothing_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(subprocess, "run", in_this_process)
     for module in (rows, run, page):
         monkeypatch.setattr(module, "ROWS", MADE)
     results = tmp_path / "results"
@@ -75,6 +88,47 @@ def test_a_run_that_failed_says_why_and_is_made_again(tmp_path: Path, monkeypatc
     assert run.pending(tmp_path, [dataclasses.replace(MADE[0], variants=(broken,))]) == [
         (dataclasses.replace(MADE[0], variants=(broken,)), broken, s) for s in (0, 1)
     ]
+
+
+def test_a_run_that_was_stopped_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked to stop, it ends in order and with code 0."""
+    folder = rows.folder_of(tmp_path, MADE[0], ONLINE, 1)
+
+    def stopped(*args: Any, **options: Any) -> Any:
+        (folder / "config.json").write_text('{"steps": 300}')
+        (folder / "metrics.jsonl").write_text('{"update": 20, "inserted_steps": 180, "return_mean": 9.0}\n')
+        (folder / "result.json").write_text('{"inserted_steps": 200, "reached": false}')
+        return subprocess.CompletedProcess(args, 0)
+
+    monkeypatch.setattr(subprocess, "run", stopped)
+    with pytest.raises(RuntimeError, match="is no whole run: stopped before its end: 200 of 300 steps"):
+        run.make(tmp_path, MADE[0], ONLINE, 1)
+    assert not (folder / "evaluation.json").exists()
+
+
+def test_an_interrupt_begins_no_more_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, left = list[str](), threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            left.set()
+            super().shutdown(wait)
+
+    def one(command: list[str], **options: Any) -> Any:
+        begun.append(command[4])
+        assert left.wait(60)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def interrupted(waiting: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", one)
+    monkeypatch.setattr(futures, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(futures, "as_completed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.make_all(tmp_path, [(MADE[0], ONLINE, seed) for seed in range(5)], 1, lambda text: None)
+    assert begun in ([], ["a/On line/0"])
 
 
 def test_the_page_is_that_of_the_runs() -> None:
