@@ -105,9 +105,9 @@ def _play(
     mind = _Fetched(api, policy, action_space(envs, env), config.num_envs, np.random.default_rng([config.seed, actor]))
     patience = partial(_patiently, patience_s=config.patience_s, stopping=lambda: mind.hears_stop() or stopping(), report=report)
     writer = api.writer(table, streams=config.num_envs, actor=actor, block_rows=BLOCK_STEPS * config.num_envs, timeout_s=RETRY_S)
-    player = Player(envs, mind, writer, actor, config, config.noise)
     ended = "interrupted"
     try:
+        player = Player(envs, mind, writer, actor, config, config.noise)
         for count in range(1 << 62):
             if count % config.pull_every == 0:
                 mind.pull()

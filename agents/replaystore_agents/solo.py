@@ -22,6 +22,9 @@ from replaystore_agents.online import Judge, OnlineConfig, TrainResult, annealin
 from replaystore_agents.trunk.environments import make_vec
 from replaystore_agents.trunk.runs import RunFolder
 
+MOST_BLOCK_ROWS = 4096
+"""Rows that the writer holds back at most, where updates are rarer than that."""
+
 
 def solo_table(table: rs.TableConfig) -> rs.TableConfig:
     """The same without a rate limiter: the loop itself keeps to the samples per insert, from step `min_size` on."""
@@ -60,6 +63,7 @@ def solo(
     prioritized = is_prioritized(store.describe(table).config)
     size, judge, beta = algorithm.config.batch_size, Judge(algorithm, env, config, run, report), annealing(config)
     block = 2 * acting.num_envs * max(1, int(np.ceil(size / max(config.samples_per_insert, 1e-9) / acting.num_envs)))
+    block = min(block, MOST_BLOCK_ROWS)
     options = {"life_loss": True} if acting.life_loss else {}
     with (
         closing(make_vec(env, acting.num_envs, **options)) as envs,

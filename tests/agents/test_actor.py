@@ -129,6 +129,15 @@ def test_another_policy_takes_the_place_of_the_first(store: Any) -> None:
         assert mind.version == version
 
 
+def test_a_table_of_another_environment_is_refused_and_nothing_stays_open(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    writers: list[Any] = []
+    monkeypatch.setattr(store, "writer", lambda *args, make=store.writer, **options: writers.append(make(*args, **options)) or writers[-1])
+    with pytest.raises(rs.InvalidArgument, match="observation"):
+        act(store, "t", "Acrobot-v1", 0, ActorConfig(num_envs=2))
+    with pytest.raises(rs.InvalidArgument, match="closed"):
+        writers[0].reset(np.zeros(4, np.float32))
+
+
 def test_an_unknown_environment_is_named_before_a_table_is_waited_for(store: Any) -> None:
     with pytest.raises(rs.InvalidArgument, match="CartPoles"):
         act(store, "none", "CartPoles-v1", 0, ActorConfig(patience_s=600))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from replaystore_agents.trunk.environments import fitted
-from replaystore_agents.trunk.evaluate import evaluate
+from replaystore_agents.trunk.evaluate import evaluate, play
 
 SEED = 20
 
@@ -46,6 +46,13 @@ def test_each_environment_plays_one_whole_episode() -> None:
     returns = evaluate(policy, "SeedLong-v0", 6, seed=SEED)
     # actions 3, 3, 3 for observations 0, 1, 2, and 4 from then on
     assert returns.tolist() == [3, 6, 9, 13, 17, 21]
+
+
+def test_last_and_highest_rewards_are_those_of_the_episode() -> None:
+    played = play(lambda seen: np.where(seen[:, 0] == 1.0, 4, 3), "SeedLong-v0", 4, seed=SEED)  # the second action is a 4
+    assert played.returns.tolist() == [3, 7, 10, 13]
+    assert played.last.tolist() == [3, 4, 3, 3]
+    assert played.highest.tolist() == [3, 4, 4, 4]
 
 
 def test_endless_episodes_are_cut() -> None:
