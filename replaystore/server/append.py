@@ -172,13 +172,9 @@ class _Stream:
         self.hold.require(received_bytes)
         block = decode_block(parts, header.actor)
         decoded = perf_counter()
-        self._figures.append_in_flight_bytes += received_bytes
-        try:
-            if self._call.caller.quotas.on_appends:
-                await self._pace(header.sequence, block.rows, received_bytes)
-            result = await self._apply(header.sequence, block)
-        finally:
-            self._figures.append_in_flight_bytes -= received_bytes
+        if self._call.caller.quotas.on_appends:
+            await self._pace(header.sequence, block.rows, received_bytes)
+        result = await self._apply(header.sequence, block)
         self.hold.give(received_bytes)
         wait_s, store_s = perf_counter() - decoded - self._store_s, self._store_s
         self._counts.applied(result.applied_rows, result.duplicate_rows, received_bytes, decoded - began, wait_s, store_s)

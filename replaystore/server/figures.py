@@ -283,10 +283,6 @@ class Figures:
         self.append_streams = 0
         """Open now."""
         self.sample_streams = 0
-        self.append_in_flight_bytes = 0
-        """Blocks received that are not applied yet."""
-        self.sample_in_flight_bytes = 0
-        """Replies made that have not left yet."""
         self.errors: Counter[str] = Counter()
         """Calls refused or failed, by the class of the error; ``Unexpected``: a fault of the server's, in its log."""
         self.traces: Traces | None = None

@@ -70,7 +70,7 @@ class SampleService:
         """One stream. Requests are answered one after the other; while a large reply leaves, the next one is made."""
         hold = Hold(self._bounds.others)
         outgoing, sizes = (
-            _Outgoing(call, self._options.inline_bytes, self._figures, hold),
+            _Outgoing(call, self._options.inline_bytes, hold),
             _Sizes(self._options.max_message_bytes - _OVERHEAD_BYTES),
         )
         borrowing = Borrowing(self._lending, call.peer)
@@ -343,27 +343,25 @@ class _Sizes:
 class _Outgoing:
     """Replies on their way: one at a time, in order; a large one leaves while the next is made."""
 
-    def __init__(self, call: Call, inline_bytes: int, figures: Figures, hold: Hold) -> None:
-        self.call, self.hold, self._inline_bytes, self._figures = call, hold, inline_bytes, figures
+    def __init__(self, call: Call, inline_bytes: int, hold: Hold) -> None:
+        self.call, self.hold, self._inline_bytes = call, hold, inline_bytes
         self._leaving: asyncio.Future[None] | None = None
 
     async def write(self, reply: bytes, table: TableFigures | None = None, held: int = 0) -> None:
         """`table`: where it counts, if it is about one that there is; `held`: bytes of it in `hold`, given back once it has left."""
         await self.drain()
         began, size = perf_counter(), len(reply)
-        self._figures.sample_in_flight_bytes += size
         if size > self._inline_bytes:
             expect_large(size)
             self._leaving = asyncio.ensure_future(self.call.write_apart(reply))
-            self._leaving.add_done_callback(partial(self._left, table, size, began, held))
+            self._leaving.add_done_callback(partial(self._left, table, began, held))
             return
         try:
             await self.call.write(reply)
         finally:
-            self._left(table, size, began, held)
+            self._left(table, began, held)
 
-    def _left(self, table: TableFigures | None, size: int, began: float, held: int, leaving: asyncio.Future[None] | None = None) -> None:
-        self._figures.sample_in_flight_bytes -= size
+    def _left(self, table: TableFigures | None, began: float, held: int, leaving: asyncio.Future[None] | None = None) -> None:
         self.hold.give(held)
         if table is not None:
             table.sample["send"].add(perf_counter() - began)

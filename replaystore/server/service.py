@@ -132,7 +132,7 @@ class Server:
         self._lending = Lending(store, enabled=options.local, longest_s=options.local_keep_s, least_bytes=options.local_least_bytes)
         sample = SampleService(store, options, self._copying, self._lending, self.figures, self.bounds)
         control = ControlService(store, options, info, self._disk, self.bounds, quotas)
-        standing = StandingService(store, options, self.figures, info, self.addresses, self._disk)
+        standing = StandingService(store, options, self.figures, self.bounds, info, self.addresses, self._disk)
         parameters = self._parameters = ParameterService(store, options, self._disk, self.figures, self.bounds)
         simple: dict[str, tuple[Any, Handler]] = {
             "CreateTable": (pb.CreateTableRequest, control.create_table),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from replaystore.errors import NotFound, ReplayStoreError, StorageError
 from replaystore.server import surroundings
 from replaystore.server.access.callers import Caller
+from replaystore.server.bounds import Bounds
 from replaystore.server.figures import LOOKED_EVERY_S, Figures, TableFigures
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call
@@ -29,9 +30,17 @@ class StandingService:
     """Serves GetServerStatus. Takes a table's lock as shortly as its statistics do, and counts nothing itself."""
 
     def __init__(
-        self, store: Store, options: ServerOptions, figures: Figures, info: Any, addresses: tuple[str, ...], disk: ThreadPoolExecutor
+        self,
+        store: Store,
+        options: ServerOptions,
+        figures: Figures,
+        bounds: Bounds,
+        info: Any,
+        addresses: tuple[str, ...],
+        disk: ThreadPoolExecutor,
     ) -> None:
-        self._store, self._options, self._figures, self._info, self._addresses, self._disk = store, options, figures, info, addresses, disk
+        self._store, self._options, self._figures, self._bounds = store, options, figures, bounds
+        self._info, self._addresses, self._disk = info, addresses, disk
         self._started = time.monotonic()
 
     async def status(self, message: bytes, call: Call) -> bytes:
@@ -65,7 +74,7 @@ class StandingService:
             append_streams=figures.append_streams,
             sample_streams=figures.sample_streams,
             max_streams=options.max_streams,
-            in_flight_bytes=figures.append_in_flight_bytes + figures.sample_in_flight_bytes,
+            in_flight_bytes=self._bounds.blocks.used + self._bounds.others.used,
             max_in_flight_bytes=options.max_in_flight_bytes,
             disk_free_bytes=disk.free_bytes,
             disk_total_bytes=disk.total_bytes,

@@ -161,7 +161,7 @@ def test_lent_bytes_and_open_streams(store: Store, serve: Callable[..., ServerTh
                 assert time.monotonic() < deadline
                 next(sampler)
             assert found("open_streams", kind="sample") == 1
-        while (found := scrape(server))("open_streams", kind="sample") or found("in_flight_bytes", kind="sample"):
+        while (found := scrape(server))("open_streams", kind="sample") or found("bound_used", what="bytes_out"):
             assert time.monotonic() < deadline
 
 

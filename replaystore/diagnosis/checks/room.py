@@ -147,7 +147,8 @@ def streams(facts: Facts) -> Iterator[Finding]:
     """The server's bounds are nearly reached.
 
     Open streams, or the bytes of messages in memory, are near what the server was started with; beyond that callers hear Overloaded and
-    come again later. Look who opens so many (`replaystore top`), or raise `--max-streams`, `--max-in-flight-bytes`.
+    come again later. Of the bytes half may be on their way in and half on their way out; the server tells their sum, so what is found
+    may be some of both. Look who opens so many (`replaystore top`), or raise `--max-streams`, `--max-in-flight-bytes`.
     """
     if facts.status is None:
         return
@@ -159,6 +160,7 @@ def streams(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             WARNING, found, "close writers and samplers that are not used any more, or restart the server with a higher --max-streams"
         )
-    if status.max_in_flight_bytes and status.in_flight_bytes > NEARLY * status.max_in_flight_bytes:
-        found = f"{size(status.in_flight_bytes)} of max_in_flight_bytes={size(status.max_in_flight_bytes)} are in flight"
+    half = status.max_in_flight_bytes / 2
+    if half and status.in_flight_bytes > NEARLY * half:
+        found = f"{size(status.in_flight_bytes)} are in flight; max_in_flight_bytes={size(2 * half)} allows {size(half)} each way"
         yield Finding(WARNING, found, "ask for smaller batches or a lower prefetch, or restart with a higher --max-in-flight-bytes")

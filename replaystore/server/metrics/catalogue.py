@@ -49,13 +49,11 @@ SERVER = (
     Entry("tables_not_shown", "gauge", (), "Tables beyond the first 256 by name: their own metrics are left out."),
     Entry("open_streams", "gauge", ("kind",), "Open streams of writers (append) and samplers (sample)."),
     Entry(
-        "in_flight_bytes", "gauge", ("kind",), "Blocks received that are not stored yet (append), replies that have not left yet (sample)."
-    ),
-    Entry(
         "bound",
         "gauge",
         ("what",),
-        "How many streams, single calls and waiting requests may be at once, and how many bytes on their way in and out.",
+        "How many streams, single calls and waiting requests may be at once, and how many bytes on their way: blocks that are not stored "
+        "yet (bytes_in), batches, rows and parameters (bytes_out).",
     ),
     Entry("bound_used", "gauge", ("what",), "How many there are."),
     Entry("bound_refusals", "counter", ("what",), "How many were refused for that."),

@@ -113,8 +113,6 @@ def _collect_server(found: Found, server: Server, store: Store) -> None:
     found.add("recovered_tables", (), sum(not table.was_clean for table in tables))
     found.add("open_streams", ("append",), figures.append_streams)
     found.add("open_streams", ("sample",), figures.sample_streams)
-    found.add("in_flight_bytes", ("append",), figures.append_in_flight_bytes)
-    found.add("in_flight_bytes", ("sample",), figures.sample_in_flight_bytes)
     for kind in (*all_errors(), UNEXPECTED):
         found.add("errors", (kind,), figures.errors[kind])
     found.add("parameters_published", (), figures.parameters_published)
