@@ -197,8 +197,8 @@ EXERCISES = (
     ),
     Exercise(
         "append",
-        f"Append one episode of {STEPS} steps as actor 7, {ROWS}, in blocks of 4 rows; the last one terminates it, so a closing row with the "
-        f"final observation ({STEPS}, 0) follows in a block of its own. Print next_step of the last acknowledgement.",
+        f"Append one episode of {STEPS} steps as actor 7, {ROWS}, in blocks of 4 rows; the last one terminates it, so a closing row with "
+        f"the final observation ({STEPS}, 0) follows in a block of its own. Print next_step of the last acknowledgement.",
         _empty("append"),
         _append,
     ),
