@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from replaystore.server.events import happened
 from replaystore.server.options import ServerOptions
 from replaystore.server.quotas import QuotaBook
 from replaystore.server.translate import Call
-from replaystore.server.waiting import bounded_wait, in_thread
+from replaystore.server.waiting import bounded_wait, in_thread, to_the_end
 from replaystore.v1 import data_pb2 as data
 from replaystore.v1 import service_pb2 as pb
 from replaystore.wire.changes import decode_columns, decode_delete
@@ -49,20 +48,30 @@ class ControlService:
     async def _run(self, call: Callable[[], T]) -> T:
         return await in_thread(self._disk, call)
 
-    @contextmanager
-    def _making(self, table: str, call: Call) -> Iterator[None]:
-        """While a table is made that the server's bounds and the caller's quotas allow."""
-        with self._bounds.making_table(table, self._store.tables()), self._quotas.making_table(call.caller, table):
-            yield
+    async def _make(self, table: str, call: Call, made: Callable[[], None], make: Callable[[], object]) -> None:
+        """Makes a table that the server's bounds and the caller's quotas allow; `made` is called then.
+
+        It counts as the caller's also when that has left meanwhile: or whoever leaves early could make any number.
+        """
+
+        async def work() -> None:
+            with self._bounds.making_table(table, self._store.tables()), self._quotas.making_table(call.caller, table):
+                await self._run(make)
+            made()
+
+        _ = call.peer  # for what `made` logs, when the call may be over
+        await to_the_end(work())
 
     async def create_table(self, request: Any, call: Call) -> Any:
         """CreateTable."""
         config = parse_config(request.config_json)
         there = request.table in self._store.tables()
-        with self._making(request.table, call):
-            await self._run(lambda: self._store.create_table(request.table, config, exist_ok=request.exist_ok))
-        if not there:
-            happened(call, "table created", table=request.table)
+
+        def made() -> None:
+            if not there:
+                happened(call, "table created", table=request.table)
+
+        await self._make(request.table, call, made, lambda: self._store.create_table(request.table, config, exist_ok=request.exist_ok))
         return await self._run(lambda: encode_description(self._store.describe(request.table)))
 
     async def alter_table(self, request: Any, call: Call) -> Any:
@@ -98,9 +107,13 @@ class ControlService:
         call.table(self._store, request.table)
         changes = decode_changes(request)
         timeout_s = bounded_wait("timeout_s", request.timeout_s, self._options.max_wait_s)
-        with self._making(request.new_table, call):
-            await self._run(lambda: self._store.fork(request.table, request.new_table, **changes, timeout_s=timeout_s))
-        happened(call, "table forked", table=request.table, new_table=request.new_table)
+
+        def made() -> None:
+            happened(call, "table forked", table=request.table, new_table=request.new_table)
+
+        await self._make(
+            request.new_table, call, made, lambda: self._store.fork(request.table, request.new_table, **changes, timeout_s=timeout_s)
+        )
         return await self._run(lambda: encode_description(self._store.describe(request.new_table)))
 
     async def list_tables(self, request: Any, call: Call) -> Any:

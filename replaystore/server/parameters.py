@@ -15,7 +15,7 @@ from replaystore.server.bounds import Bounds, Hold
 from replaystore.server.figures import Figures
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call
-from replaystore.server.waiting import Waker, bounded_wait, in_thread
+from replaystore.server.waiting import Waker, bounded_wait, in_thread, to_the_end
 from replaystore.v1 import service_pb2 as pb
 from replaystore.wire.parameters import Assembly, encode_parts
 from replaystore.wire.samples import parse_message
@@ -52,8 +52,12 @@ class ParameterService:
             if assembly.header is None:
                 raise InvalidArgument("a parameter set has at least one message")
             name, size = assembly.header.name, assembly.header.payload_bytes
-            with self._bounds.publishing(name, size, self._store.parameter_bytes()):
-                version = await in_thread(self._disk, lambda: self._store.publish_parameters(name, assembly.arrays()))
+
+            async def work() -> int:
+                with self._bounds.publishing(name, size, self._store.parameter_bytes()):
+                    return await in_thread(self._disk, lambda: self._store.publish_parameters(name, assembly.arrays()))
+
+            version = await to_the_end(work())  # it counts also when its publisher leaves early
         finally:
             hold.close()
         self._figures.parameters_published += 1

@@ -48,6 +48,7 @@ class Call:
         self.method, self.caller = method, caller
         self._granted: dict[str, Role] = {}
         self._refusal: PermissionDenied | None = None
+        self._peer: str | None = None
         self._task = asyncio.current_task()
         self._writes: set[asyncio.Future[None]] = set()
         self._writing = self._interrupted = self._reading = self._stopping = False
@@ -63,8 +64,11 @@ class Call:
 
     @property
     def peer(self) -> str:
-        """Who calls, as gRPC says it: ``ipv4:127.0.0.1:50000``, ``unix:…``."""
-        return str(self._context.peer())
+        """Who calls, as gRPC says it: ``ipv4:127.0.0.1:50000``, ``unix:…``. To be asked for before the call is over: it is known then, and
+        gRPC, asked for the first time, would end the process."""
+        if self._peer is None:
+            self._peer = str(self._context.peer())
+        return self._peer
 
     def require(self, name: str, need: Role | None = None) -> None:
         """PermissionDenied unless the caller may do this with the table or parameter set `name`. What it may is not asked again.

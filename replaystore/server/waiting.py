@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +23,9 @@ Notice = Callable[[float], Awaitable[None]]
 
 _resting: set[asyncio.Task[Any] | None] = set()
 """Tasks that do nothing but wait to be woken: nothing of theirs is half done."""
+
+
+_going_on: set[asyncio.Task[Any]] = set()
 
 
 def is_resting(task: asyncio.Task[Any] | None) -> bool:
@@ -115,13 +118,13 @@ async def wait_turn(
         return result
     if timeout_s <= 0:
         places = None
-    if places is not None:
-        places.enter()
     started = time.monotonic()
     deadline, next_notice = started + timeout_s, started + notice_s
     waker = Waker()
-    ticket = queue.join(waker.wake)
     counted = waits() if waits is not None else Waits()
+    if places is not None:
+        places.enter()
+    ticket = queue.join(waker.wake)
     began_ns = counted.begin()
     try:
         while True:
@@ -154,3 +157,17 @@ async def in_thread(pool: ThreadPoolExecutor, call: Callable[[], T], lost: Calla
         if lost is not None:
             future.add_done_callback(lost)
         raise
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which goes on to its end should the caller be cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    _going_on.add(task)
+    task.add_done_callback(_ended)
+    return await asyncio.shield(task)
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    _going_on.discard(task)
+    if not task.cancelled():
+        task.exception()  # whoever asked gets it as well; nobody may be there any more

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,9 @@ from replaystore.server.quotas import BURST_S, MAKERS_FILE, Bucket, Pace, QuotaB
 from replaystore.server.thread import ServerThread, start_in_thread
 from replaystore.storage.layout import PRIVATE_FOLDER
 from replaystore.store import Store
+from replaystore.v1 import service_pb2 as pb
+from replaystore.wire.methods import path_of
+from replaystore.wire.records import config_json
 from replaystore_client import Client
 
 from .conftest import config, write_steps
@@ -256,6 +260,33 @@ def test_tables_that_a_caller_made_are_counted_also_after_a_restart(
     assert path.read_text() == '{"b": "actor", "d": "actor"}'
     path.write_text("not JSON")
     assert not QuotaBook(store)._made_by(Caller("actor", ()))  # counted anew
+
+
+def test_tables_of_who_leaves_before_they_are_made_count(
+    serving: Callable[..., Client], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serving("max_tables = 1")
+    begun, go_on, create = threading.Event(), threading.Event(), store.create_table
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(store, "create_table", slowly)
+    request = pb.CreateTableRequest(table="a", config_json=config_json(config())).SerializeToString()
+    metadata = (("authorization", f"Bearer {SECRET}"),)
+    with grpc.insecure_channel(client.address) as channel:
+        call = channel.unary_unary(path_of("CreateTable")).future(request, metadata=metadata, timeout=60)
+        assert begun.wait(60)
+        call.cancel()
+        with pytest.raises(rs.Overloaded, match="has made 1 tables, and its quota max_tables=1"):
+            client.create_table("b", config())
+        go_on.set()
+        until(lambda: "a" in store.tables() and (store.path / PRIVATE_FOLDER / MAKERS_FILE).exists())
+        with pytest.raises(rs.Overloaded, match="drop one of a"):
+            client.create_table("b", config())
+    assert store.tables() == ["a"]
 
 
 def test_nobody_in_particular_is_not_noted(store: Store) -> None:
