@@ -95,6 +95,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpcio ha
         self._watches += 1
         try:
             while True:
+                if caller is not _NOBODY:
+                    caller = self._caller(context)  # whose token may have been taken back
                 status = self._status(request.service, caller)
                 if status != told:
                     await context.write(health_pb2.HealthCheckResponse(status=status))

@@ -21,7 +21,7 @@ from replaystore.server.access import gate
 from replaystore.server.access.callers import ANYBODY
 from replaystore.server.address import check_exposure
 from replaystore.server.thread import ServerThread
-from replaystore.wire.methods import path_of
+from replaystore.wire.methods import TABLE_HEALTH, path_of
 from replaystore_client import Client
 from tests.access.conftest import Caller, secret, tokens_text, wait_for, write_private
 from tests.fuzz.mutations import CONFIG
@@ -203,6 +203,18 @@ def test_health_is_open_and_reflection_is_not(serve: Serve, tokens: Path) -> Non
     channel.close()
 
 
+def test_who_watches_a_table_sees_no_more_of_it_without_a_token(serve: Serve, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replaystore.server.health.LOOK_EVERY_S", 0.05)
+    channel = grpc.insecure_channel(serve(token_file=tokens).address)
+    asked = health_pb2.HealthCheckRequest(service=f"{TABLE_HEALTH}t")
+    watched = health_pb2_grpc.HealthStub(channel).Watch(asked, timeout=60, metadata=(("authorization", f"Bearer {secret('actor')}"),))
+    assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+    write_private(tokens, tokens_text(boss={"*": "admin"}))
+    assert next(watched).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    watched.cancel()
+    channel.close()
+
+
 def test_what_cannot_be_used_stops_the_start(serve: Serve, tmp_path: Path, tokens: Path) -> None:
     with pytest.raises(rs.InvalidArgument, match="no tokens, so nobody could connect"):
         serve(token_file=write_private(tmp_path / "empty", "\n"))
@@ -247,7 +259,10 @@ def test_tokens_alone_do_not_open_a_public_address(serve: Serve, tokens: Path) -
     serve("0.0.0.0:0", token_file=tokens, insecure=True)
 
 
-def test_refusals_are_logged_without_secrets_and_seldom(serve: Serve, tokens: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_refusals_are_logged_without_secrets_and_seldom(
+    serve: Serve, tokens: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_SAID_EVERY_S", 3600.0)
     server = serve(token_file=tokens)
     with caplog.at_level(logging.WARNING):
         for number in range(20):
