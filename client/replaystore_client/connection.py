@@ -80,7 +80,9 @@ class Connection:
         self.address = address
         self._target = _target(address)
         self._credentials, name = tls_of(tls, local_socket=self._target.startswith("unix:"))
-        self._options = _OPTIONS if name is None else [*_OPTIONS, ("grpc.ssl_target_name_override", name)]
+        self._options = [*_OPTIONS] if name is None else [*_OPTIONS, ("grpc.ssl_target_name_override", name)]
+        if _is_local(self._target):
+            self._options.append(("grpc.enable_http_proxy", 0))  # which would hear the token, and has no way to this machine
         token, origin = token_of(token)
         if token is not None and self._credentials is None and not _is_local(self._target):
             raise PermissionDenied(
@@ -237,7 +239,7 @@ class Connection:
             pause = backoff.after(failure)
             if pause is None or time.monotonic() + pause >= deadline:
                 raise failure from None
-            fresh = fresh and _NOT_CONNECTED in str(failure)
+            fresh = fresh and (isinstance(failure, Overloaded) or _NOT_CONNECTED in str(failure))  # neither was carried out
             time.sleep(pause)
 
     def translate(self, error: Any) -> ReplayStoreError:

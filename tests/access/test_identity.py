@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import select
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +119,19 @@ def test_what_is_wrong_with_certificates(files: dict[str, str]) -> None:
     ):
         with pytest.raises(rs.InvalidArgument, match=message):
             Client("localhost:1", tls=tls)
+
+
+def test_what_is_on_this_machine_is_reached_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would hear the token."""
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as proxy, socket.create_server(("127.0.0.1", 0)) as server:
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        asking = Client(f"127.0.0.1:{server.getsockname()[1]}", token=secret("argument"), timeout_s=60)
+        with ThreadPoolExecutor(1) as beside:
+            listing = beside.submit(asking.tables)
+            ready, _, _ = select.select([proxy, server], [], [], 60)
+            asking.close()
+            assert isinstance(listing.exception(60), rs.ReplayStoreError)
+        assert ready == [server]
