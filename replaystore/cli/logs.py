@@ -32,7 +32,7 @@ class Lines(logging.Handler):
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self.dropped = 0
-        """Records, so far; told of with the next line that finds room."""
+        """Records, so far."""
         self._stream = stream
         self._waiting: queue.Queue[str | None] = queue.Queue(MOST_LINES)
         self._thread = threading.Thread(target=self._write, name="replaystore-log", daemon=True)

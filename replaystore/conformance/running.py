@@ -20,7 +20,8 @@ from replaystore.server.thread import start_in_thread
 from replaystore.store import Store
 
 _MOST_SAID = 2000
-_END_S = 10.0
+_END_S = 20.0
+"""How long a client may take to end, when it speaks no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,11 @@ class _Client:
         if answer:
             self._answered = True
             return answer
-        process.wait()
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise _Lost(f"the client closed its standard input or output and did not end within {_END_S:g} s") from None
         code, said, answered = process.returncode, self._said(), self._answered
         self.end()
         if answered and not code:  # one that takes one exercise at a time

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from replaystore.conformance import running
 from replaystore.conformance.exercises import EXERCISES, by_name
 from replaystore.conformance.running import run
 from replaystore.errors import InvalidArgument
@@ -58,6 +59,12 @@ def test_a_wrong_client_is_told_what_differs(tmp_path: Path, exercise: str, code
 def test_a_client_that_does_not_end_is_given_up(tmp_path: Path) -> None:
     found = outcomes(tmp_path, client(tmp_path, "import time; time.sleep(600)"), "info", timeout_s=0.5)
     assert found["info"] == "the client did not answer within 0.5 s"
+
+
+def test_a_client_that_is_silent_but_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_END_S", 0.2)
+    found = outcomes(tmp_path, client(tmp_path, "import os, time; os.close(1); time.sleep(600)"), "info")
+    assert found["info"] == "the client closed its standard input or output and did not end within 0.2 s"
 
 
 def test_a_client_that_is_not_there(tmp_path: Path) -> None:

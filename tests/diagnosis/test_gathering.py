@@ -168,6 +168,9 @@ def test_no_store(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_was_killed(store: Store, tmp_path: Path) -> None:
+    table = store.table("t")
+    table.wait_durable(table.next_step, 60)
+    table.publish()  # from here on no file comes or goes while it is copied
     shutil.copytree(store.path, tmp_path / "left")  # as it lies there when its process is killed
     facts = gather_folder(tmp_path / "left", 0, never)
     assert found(facts, "recovery_pending")[0].found.endswith("did not close empty, t")

@@ -53,6 +53,7 @@ def test_blocks_batches_and_commits(store: Store, spans: InMemorySpanExporter) -
         deadline = time.monotonic() + PATIENCE_S
         while "replaystore.commit" not in {span.name for span in spans.get_finished_spans()}:
             assert time.monotonic() < deadline
+            time.sleep(0.01)
     found = {span.name: span for span in spans.get_finished_spans()}
     assert found.keys() == {"replaystore.append", "replaystore.sample", "replaystore.commit"}
     for span in found.values():

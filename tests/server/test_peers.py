@@ -37,9 +37,9 @@ def until(done: Callable[[], Any], what: str) -> None:
 
 
 def test_what_a_vanished_machine_held_is_given_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its connection stays open without a word for ever. Pings come every 30 s; here every second."""
+    """Its connection stays open without a word for ever. Pings come every 30 s; here every second, and a busy machine answers within 4."""
     monkeypatch.setattr(peers, "PING_EVERY_S", 1.0)
-    monkeypatch.setattr(peers, "PING_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(peers, "PING_TIMEOUT_S", 4.0)
     store.create_table("t", config())
     store.create_table("full", config(rate_limiter=rs.SampleToInsertRatio(1.0, 1, 10.0)))
     store.create_table("empty", config(rate_limiter=rs.MinSize(1000)))
@@ -61,6 +61,7 @@ def test_what_a_vanished_machine_held_is_given_back(store: Store, monkeypatch: p
         with Client(server.address, timeout_s=LONG_S) as near:
             status = near.server_status()
             assert (status.append_streams, status.sample_streams) == (1, 2)
+            assert status.in_flight_bytes > 0  # the block that waits for the limiter
             assert len(store.table("full").inserting) == len(store.table("empty").sampling) == 1
             proxy.abandon()
 
@@ -189,7 +190,7 @@ def test_a_server_that_was_away_is_found_by_all_in_a_moment(store: Store) -> Non
         for thread in threads:
             thread.join(LONG_S)
         assert found.keys() == calls.keys()
-        assert max(found.values()) - back < 20  # 3 s where the machine is not shared
+        assert max(found.values()) - back < 40  # 3 s where the machine is not shared
         sampler.close()
         writer.close()
         for other in others:
