@@ -55,8 +55,8 @@ CARTPOLE = "Double DQN, 3 steps, PER"
 SAC = "SAC"
 
 _LANDER = (
-    "--steps 250000 --n-step 3 --alpha 0 --batch-size 64 --samples-per-insert 16 --learning-rate 5e-4 --tau 0.002 --hidden 128,128 "
-    "--epsilon-steps 60000 --epsilon-end 0.02 --num-envs 8 --eval-every 5000 --eval-episodes 20"
+    "--steps 100000 --n-step 3 --alpha 0 --dueling --batch-size 128 --samples-per-insert 32 --learning-rate 5e-4 --tau 0.005 "
+    "--hidden 256,256 --epsilon-steps 20000 --epsilon-end 0.02 --eval-every 2500 --eval-episodes 20"
 )
 _BITS = (
     "--steps 15000 --alpha 0 --gamma 0.98 --n-step 1 --learning-rate 1e-3 --batch-size 128 --samples-per-insert 64 --tau 0.05 "
@@ -105,7 +105,7 @@ ROWS = (
     Row(
         "lunar-lander", "LunarLander-v3", "LunarLander", "at least 200",
         f"DQN 154 ± 79 after 100 000 steps, PPO 242 ± 32 after 1 000 000, of LunarLander-v2 ({ZOO})",
-        (_solo("Double DQN, 3 steps", _LANDER, (0, 1, 2)),), target=200.0,
+        (_solo("Dueling Double DQN, 3 steps", _LANDER, (0, 1, 2)),), target=200.0,
     ),
     Row(
         "breakout", "MinAtar/Breakout-v1", "MinAtar Breakout", "Rainbow no worse than DQN; beside the paper's DQN",
