@@ -178,7 +178,8 @@ def test_doctor_finds_something(tmp_path: Path) -> None:
 def test_doctor_of_a_server_that_is_not_there() -> None:
     done = run("doctor", "127.0.0.1:1", "--watch", "0")
     assert done.exit_code == 1
-    assert done.output.startswith("error    answers: no connection to 127.0.0.1:1")
+    (line,) = [line for line in done.output.splitlines() if line.startswith("error    answers: ")]
+    assert "127.0.0.1:1" in line  # refused; or no answer in time, where the last attempt began late
 
 
 def test_doctor_where_nothing_is(tmp_path: Path) -> None:

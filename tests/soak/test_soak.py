@@ -29,14 +29,20 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.xdist_group("soak")  # beside others: it waits most of the time
 def test_three_minutes(tmp_path: Path, record_property: Any) -> None:
     command = [sys.executable, "-m", "benchmarks.soak", "--minutes", "3", "--pace", "8", "--kill-every", "25", "--slack", "3"]
-    done = subprocess.run(
+    process = subprocess.Popen(
         [*command, "--folder", str(tmp_path), "--json", str(tmp_path / "found.json")],
-        capture_output=True, text=True, check=False, cwd=ROOT, timeout=2300, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    failures = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    try:
+        said, errors = process.communicate(timeout=2300)
+    finally:
+        if process.poll() is None:
+            process.terminate()  # not killed: it ends its own processes first
+            process.communicate(timeout=60)
+    failures = [line for line in errors.splitlines() if line.startswith("failed: ")]
     if failures and os.getloadavg()[1] / (os.cpu_count() or 1) > OVERLOADED and all(map(LATE.search, failures)):
         pytest.skip(f"too many others use this machine for answers to come in time: {failures[0]}")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, said + errors
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["steps"] >= found["acknowledged"] > 0
     assert found["kills"]
