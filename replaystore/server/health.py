@@ -95,13 +95,14 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpcio ha
         self._watches += 1
         try:
             while True:
+                stopping = self._stopping.is_set()  # what is found afterwards is told
                 if caller is not _NOBODY:
                     caller = self._caller(context)  # whose token may have been taken back
                 status = self._status(request.service, caller)
                 if status != told:
                     await context.write(health_pb2.HealthCheckResponse(status=status))
                     told = status
-                if self._stopping.is_set():
+                if stopping:
                     return
                 try:
                     await asyncio.wait_for(self._stopping.wait(), LOOK_EVERY_S)
