@@ -22,7 +22,9 @@ PATIENCE_S = 2.0
 class Recovering:
     """A server without a store, at the addresses of the one to come. Also takes the progress of the recovery."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, names: bool = True) -> None:
+        """`names`: whether callers hear names of tables; here nobody is asked who they are."""
+        self._names = names
         self._server: Any = None
         self._socket_path: str | None = None
         self._state = "it is being opened"
@@ -33,7 +35,8 @@ class Recovering:
 
     def progress(self, table: str, checked: int, total: int) -> None:
         """Notes how far a table is; called from another thread."""
-        self._state = f"checked {checked} of {total} rows of table {table!r} after a crash"
+        of = f" of table {table!r}" if self._names else ""
+        self._state = f"checked {checked} of {total} rows{of} after a crash"
 
     async def start(self, listen: str | None, unix: str | None, access: Access) -> None:
         """Listens where the server will, but not at a port that is yet to be chosen.

@@ -151,7 +151,7 @@ async def _open(
     access = Access(options)  # before the store, which may take long: a token file that cannot be used is told at once
     if listen is not None:
         access.check(parse_address(listen)[0])
-    recovering = Recovering()
+    recovering = Recovering(names=not access.gate.asks)
 
     def report(table: str, checked: int, total: int) -> None:
         if stop.done():
