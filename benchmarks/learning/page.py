@@ -33,10 +33,11 @@ $ make results
 
 The others are {names}. `make results` makes all of them, keeps runs that are there already, and writes this page.
 
-Figures are mean returns of greedy episodes that training has not seen ({episodes} for each run unless said otherwise, all but a few the same
-ones for all seeds): **best** of the weights that evaluations during training chose, **last** of those that the run ended with. Given is the
-mean over seeds ± their standard deviation, and the worst and the best seed. *Chance* is what random actions return. Plots show the
-evaluations during training, with 95 % bootstrap bands over seeds. {machine} Every run is a line of [results/runs.csv](results/runs.csv).
+Figures are mean returns of greedy episodes that training has not seen ({episodes} for each run unless said otherwise, all but a few
+the same ones for all seeds): **best** of the weights that evaluations during training chose, **last** of those that the run ended with.
+Given is the mean over seeds ± their standard deviation, and the worst and the best seed. *Chance* is what random actions return. Plots
+show the evaluations during training, with 95 % bootstrap bands over seeds. {machine} Each run is a line of
+[results/runs.csv](results/runs.csv).
 """
 
 
