@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from replaystore import errors
 from replaystore.wire.framing import ALIGNMENT_BYTES, MAX_OUTER_FIELDS, MAX_SMALL_BYTES, split
 from replaystore.wire.layout import MAX_AXES, MAX_FIELDS, MAX_NAME_BYTES
 from replaystore.wire.methods import MAX_MESSAGE_BYTES, MAX_PARAMETERS_BYTES, PROTOCOL
@@ -43,3 +44,11 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     assert f"| batches of a request | {MAX_BATCHES} |" in page
     assert f"{MAX_OUTER_FIELDS} times" in page
     assert f"`GetServerInfo.protocol` is {PROTOCOL}." in page
+
+
+def test_every_error_of_a_server_is_in_the_table() -> None:
+    rows = [line.split("|")[1:3] for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    for name, kind in errors.all_errors().items():
+        if kind.__module__ == errors.__name__ and kind is not errors.DeadlineExceeded:  # which is the client's
+            assert any(kind.grpc_code in codes and f"`{name}`" in kinds for codes, kinds in rows), name
+    assert any("UNAUTHENTICATED" in codes and "`PermissionDenied`" in kinds for codes, kinds in rows)
