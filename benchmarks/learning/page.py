@@ -96,6 +96,8 @@ def render(lines: list[dict[str, str]], machine: str) -> str:
     for row in ROWS:
         if row.name in there:
             parts.append(_section(row, [line for line in lines if line["row"] == row.name], lines))
+    if missing := [f"{row.title} (`{row.name}`: {row.asked})" for row in ROWS if row.name not in there]:
+        parts.append(f"## Not run yet\n\nTheir commands are there, their hours were not: {', '.join(missing)}.\n")
     return "\n".join(parts)
 
 
