@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import shutil
 import subprocess
 import time
@@ -73,6 +74,8 @@ class Plan:
         if kind in ALPHAS and not loop.alpha:
             wanted["alpha"] = ALPHAS[kind]
         config, loop, _ = settings(entry, self.preset, wanted, OnlineConfig, PlayConfig)
+        if loop.samples_per_insert <= 0:
+            raise rs.InvalidArgument(f"samples_per_insert={loop.samples_per_insert:g} must be above 0: nothing would be learned")
         updates_per_step = settled(loop, config.batch_size).samples_per_insert / config.batch_size
         every = self.steps / EVALUATIONS
         if "eval_every" in self.given:  # in updates of the other kinds, of which one without replay has fewer
@@ -187,17 +190,18 @@ def _claim(plan: Plan, out: Path) -> None:
     """Notes the plan in the folder; InvalidArgument where another one is noted there."""
     mine = {name: to_json(plan)[name] for name in SAME}
     mine = json.loads(json.dumps(mine))
-    file = out / "ablation.json"
+    file, hidden = out / "ablation.json", out / ".ablation.json"
     if file.exists():
         theirs = json.loads(file.read_text())
         others = [f"{name} {theirs.get(name)} there, {mine[name]} here" for name in SAME if theirs.get(name) != mine[name]]
         if others:
             raise rs.InvalidArgument(f"{out} has runs of another ablation ({'; '.join(others)}): give another --out")
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and set(out.iterdir()) - {hidden}:
         raise rs.InvalidArgument(f"{out} is not empty and has no ablation in it: give --out a folder that is empty or does not exist yet")
     out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(mine, indent=1) + "\n")
+    hidden.write_text(json.dumps(mine, indent=1) + "\n")
+    os.replace(hidden, file)
 
 
 def _check_unattended(folder: Path) -> None:

@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 import replaystore as rs
 from replaystore_agents.algorithms.base import Algorithm
 from replaystore_agents.online import returns_of
-from replaystore_agents.trunk.feeding import ahead
+from replaystore_agents.trunk.feeding import ahead, batch_seed
 from replaystore_agents.trunk.hyper import hyper
 from replaystore_agents.trunk.preloaded import Preloaded
 from replaystore_agents.trunk.runs import RunFolder
@@ -122,8 +122,7 @@ def _batches(
     """The batch of each update from the next one on, as tensors on the algorithm's device."""
     size, columns, device = algorithm.config.batch_size, algorithm.columns(), algorithm.device
 
-    def seed(update: int) -> int:
-        return int(np.random.SeedSequence([algorithm.config.seed, update]).generate_state(1, np.uint64)[0] >> 1)
+    seed = partial(batch_seed, algorithm.config.seed)
 
     def sample(update: int) -> rs.Batch:
         batch: rs.Batch = api.sample(table, size, seed=seed(update), selector=rs.Uniform(), columns=columns, **algorithm.sampling())

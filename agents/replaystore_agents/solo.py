@@ -20,6 +20,7 @@ from replaystore_agents.actor import Mind, PlayConfig, Player, action_space
 from replaystore_agents.algorithms.base import Algorithm, Figures
 from replaystore_agents.online import Judge, OnlineConfig, TrainResult, annealing, is_prioritized, settled
 from replaystore_agents.trunk.environments import make_vec
+from replaystore_agents.trunk.feeding import batch_seed
 from replaystore_agents.trunk.runs import RunFolder
 
 MOST_BLOCK_ROWS = 4096
@@ -80,7 +81,7 @@ def solo(
                 continue
             writer.flush()
             while algorithm.updates < due:
-                seed = int(np.random.SeedSequence([algorithm.config.seed, algorithm.updates]).generate_state(1, np.uint64)[0] >> 1)
+                seed = batch_seed(algorithm.config.seed, algorithm.updates)
                 exponent = beta(algorithm.updates) if prioritized else 0.0
                 batch = store.sample(table, size, beta=exponent, seed=seed, **algorithm.sampling())
                 errors, figures = algorithm.learn(batch.to_torch(algorithm.device), weighted=prioritized)

@@ -97,6 +97,7 @@ def test_prioritized_kinds_have_an_exponent_whatever_the_preset_says() -> None:
         ({"given": {"seed": 3}}, "seed=3 is for single runs"),
         ({"given": {"tau_up": 3}}, "dqn has no --tau-up"),
         ({"preset": "rainbows"}, "preset 'rainbows' is not known"),
+        ({"kinds": ("per",), "given": {"samples_per_insert": 0.0, "eval_every": 5}}, "samples_per_insert=0 must be above 0"),
     ],
 )
 def test_plans_that_cannot_be_made_leave_nothing(changed: dict[str, Any], match: str, tmp_path: Path) -> None:

@@ -7,9 +7,15 @@ from collections.abc import Callable, Generator
 from queue import Empty, Full, Queue
 from typing import Any
 
+import numpy as np
 import torch
 
 _LOOK_S = 0.1
+
+
+def batch_seed(seed: int, update: int) -> int:
+    """The seed of the batch that a run with `seed` learns from in this update: batches can be drawn ahead, and again after a restart."""
+    return int(np.random.SeedSequence([seed, update]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def ahead(make: Callable[[int], Any], first: int, stop: int, device: torch.device, depth: int = 2) -> Generator[Any, None, None]:
