@@ -61,7 +61,12 @@ class Assembly:
             self.header = parse_message(pb.ParametersHeader, parts.header, "header")
             self._layout = parse(parts.layout)
             claimed = self.header.payload_bytes
-            if not 0 <= claimed <= self._limit_bytes:
+            if claimed > self._limit_bytes:
+                raise InvalidArgument(
+                    f"parameter set {self.header.name!r} has {claimed} bytes (header.payload_bytes), and at most {self._limit_bytes} are "
+                    "taken: publish fewer or smaller arrays, or start the server with a larger --max-parameters-bytes"
+                )
+            if claimed < 0:
                 raise InvalidArgument(f"header.payload_bytes={claimed} must be from 0 to {self._limit_bytes}")
             check_size(self._layout, claimed)
         elif parts.layout:

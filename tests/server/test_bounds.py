@@ -521,6 +521,32 @@ def test_parameter_sets(serving: Serving) -> None:
         bounds.publishing("a", 500, {"a": 300, "x": 100}).__enter__()  # also while they are only coming
 
 
+def test_a_parameter_set_that_is_too_large(serving: Serving) -> None:
+    serving(max_parameters_bytes=1000)
+    client = serving.client()
+    with pytest.raises(rs.InvalidArgument) as caught:
+        client.publish_parameters("policy", {"w": np.zeros(1001, np.uint8)})
+    assert str(caught.value) == (
+        "parameter set 'policy' has 1001 bytes (header.payload_bytes), and at most 1000 are taken: publish fewer or smaller arrays, or "
+        "start the server with a larger --max-parameters-bytes"
+    )
+    assert client.publish_parameters("policy", {"w": np.zeros(1000, np.uint8)}) == 1
+
+
+def test_threads_are_as_many_as_were_asked_for(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, int] = {}
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers: int, name: str) -> None:
+            made[name] = workers
+            super().__init__(workers, name)
+
+    monkeypatch.setattr("replaystore.server.service.ThreadPoolExecutor", Pool)
+    serving(threads=2, waiting_threads=3)
+    assert serving.client().tables() == []
+    assert made == {"replaystore-copy": 2, "replaystore-disk": 3}
+
+
 # -- what one stream may pile up
 
 
