@@ -278,7 +278,7 @@ def test_parameters_travel_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parameters_that_contradict_themselves_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("replaystore.wire.parameters.PART_BYTES", 64)
     parts = list(encode_parts({"w": np.arange(100.0)}))
-    with pytest.raises(InvalidArgument, match="payload_bytes=800 must be from 0 to 100"):
+    with pytest.raises(InvalidArgument, match=r"has 800 bytes \(header.payload_bytes\), and at most 100 are taken"):
         Assembly(100).add(parts[0])
     short = Assembly(1 << 20)
     short.add(parts[0])
