@@ -113,6 +113,7 @@ def test_the_same_from_a_live_server_its_folder_and_its_socket(data: Path, tmp_p
         (["head", "DATA", "maze", "-c", "nope"], 1, "there is no column 'nope'"),
         (["serve", "--path", "DATA", "--listen", "nonsense"], 2, "must be HOST:PORT"),
         (["serve", "--path", "DATA", "--listen", "0.0.0.0:0"], 1, "--insecure"),
+        (["serve"], 2, "which store? Give its folder: --path DIR"),
     ],
     ids=lambda value: "-".join(value[:1]) if isinstance(value, list) else None,
 )
@@ -125,7 +126,7 @@ def test_errors_are_one_line_and_an_exit_code(data: Path, arguments: list[str], 
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["ls"], ["nonsense"], ["head", "x", "t", "-n", "0"], ["serve"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["ls"], ["nonsense"], ["head", "x", "t", "-n", "0"]], ids=" ".join)
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     done = replaystore(*arguments)
     assert done.returncode == 2

@@ -105,6 +105,8 @@ def test_top_goes_on_until_it_is_stopped_also_while_nobody_answers(tmp_path: Pat
     with rs.open(tmp_path / "data") as opened:
         server = start_in_thread(opened)
         line = command("top", server.address, "--json", "--interval", "0.05")
+        # whoever runs tests in the background may have SIGINT ignored, and children would inherit that
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
             try:
                 assert json.loads(read_line(process))["seconds"] is None
@@ -116,6 +118,7 @@ def test_top_goes_on_until_it_is_stopped_also_while_nobody_answers(tmp_path: Pat
                 process.send_signal(signal.SIGINT)
                 _, errors = process.communicate(timeout=120)
             finally:
+                signal.signal(signal.SIGINT, before)
                 process.kill()
                 server.stop()
         assert (process.returncode, errors) == (0, "")
