@@ -22,7 +22,7 @@ import typer
 import replaystore as rs
 from replaystore_agents.actor import ActorConfig, PlayConfig, act
 from replaystore_agents.algorithms.base import Spaces
-from replaystore_agents.algorithms.policies import build_policy
+from replaystore_agents.algorithms.policies import policy_in
 from replaystore_agents.algorithms.registry import ALGORITHMS, Entry, check_played, settings, spaces_for
 from replaystore_agents.offline import OFFLINE_PRESETS, OfflineConfig, train_offline
 from replaystore_agents.online import REPLAYS, OnlineConfig, Saved, settled, shares, table_config, train
@@ -207,8 +207,7 @@ def evaluate_command(
     """Plays greedy episodes with a checkpoint and prints mean, spread and extremes of the returns as JSON."""
     state = load_checkpoint(checkpoint)
     check_played(str(checkpoint), Spaces.from_json(state["spaces"]), state["policy"]["kind"] == "goals", env)
-    policy = build_policy(state["policy"], pick_device(device))
-    policy.load({name: array.numpy() for name, array in state["policy_arrays"].items()})
+    policy = policy_in(state, pick_device(device))
     rng = np.random.default_rng(seed)
     returns = evaluate(lambda seen: policy.act(seen, rng), env, episodes, seed, policy.frames)
     figures = {"mean": returns.mean(), "std": returns.std(), "min": returns.min(), "max": returns.max()}

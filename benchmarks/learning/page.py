@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.learning.rows import ROWS, Row, Variant, folder_of
-from benchmarks.learning.run import command, source_of
+from benchmarks.learning.run import command, curve, source_of
 
 FIELDS = (
     "row", "variant", "seed", "best", "best_std", "last", "last_std", "reached", "steps", "updates", "to_target", "wall_s", "chance",
@@ -56,9 +56,8 @@ def collect(results: Path) -> list[dict[str, str]]:
 def _line(results: Path, row: Row, variant: Variant, seed: int) -> dict[str, Any]:
     folder = folder_of(results, row, variant, seed)
     judged, result = (json.loads((folder / name).read_text()) for name in ("evaluation.json", "result.json"))
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     axis = "update" if variant.data else "inserted_steps"
-    reached = [line[axis] for line in metrics if row.target is not None and line["return_mean"] >= row.target]
+    reached = [line[axis] for line in curve(folder) if row.target is not None and line["return_mean"] >= row.target]
     source = folder_of(results, *source_of(variant), 0) / "evaluation.json" if variant.data else folder / "evaluation.json"
     origin = json.loads(source.read_text())
     return {

@@ -97,22 +97,24 @@ def _agents(arguments: list[str], folder: Path) -> None:
 
 def curve(folder: Path) -> list[dict[str, Any]]:
     """A run's lines of metrics, without what the clock says."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in ("seconds", "updates_per_s")} for line in lines]
+    from replaystore_agents.trunk.runs import RunFolder
+
+    return [
+        {name: value for name, value in line.items() if name not in ("seconds", "updates_per_s")} for line in RunFolder(folder).metrics()
+    ]
 
 
 def judge(checkpoint: Path, row: Row, seed: int) -> dict[str, float]:
     """Greedy episodes with fresh seeds: mean and spread of returns, and the share that reached their goal."""
     import torch
 
-    from replaystore_agents.algorithms.policies import build_policy
+    from replaystore_agents.algorithms.policies import policy_in
     from replaystore_agents.trunk.evaluate import play
     from replaystore_agents.trunk.runs import load_checkpoint
 
     torch.set_num_threads(1)
     state = load_checkpoint(checkpoint)
-    policy = build_policy(state["policy"])
-    policy.load({name: array.numpy() for name, array in state["policy_arrays"].items()})
+    policy = policy_in(state)
     rng = np.random.default_rng(FRESH + seed)
     played = play(lambda seen: policy.act(seen, rng), row.env, row.episodes, FRESH + seed, policy.frames)
     returns = played.returns

@@ -18,16 +18,8 @@ from replaystore.store import Store
 from replaystore.wire.errors import ERROR_KEY
 from replaystore.wire.methods import path_of
 from replaystore.wire.samples import decode_sample_reply
-from tests.fuzz.mutations import CONFIG, Spoilable, valid_calls
+from tests.fuzz.mutations import CONFIG, SHAPES, Spoilable, valid_calls
 
-SHAPES = {
-    "Append": "stream_stream",
-    "Sample": "stream_stream",
-    "ReadSteps": "unary_stream",
-    "ReadEpisodes": "unary_stream",
-    "FetchParameters": "unary_stream",
-    "PublishParameters": "stream_unary",
-}
 PATIENCE_S = 60.0
 
 

@@ -34,6 +34,16 @@ from replaystore.wire.samples import Updates, encode_query, encode_sample_reques
 COLUMNS = {"observation/a": rs.Column((3,)), "observation/b": rs.Column((2,), "uint8"), "action": rs.Column((), "int64", writable=True)}
 CONFIG = rs.TableConfig(COLUMNS, selector={"td": rs.Prioritized(), "flat": rs.Uniform()}, retention=rs.Retention(max_steps=5000))
 
+SHAPES = {
+    "Append": "stream_stream",
+    "Sample": "stream_stream",
+    "ReadSteps": "unary_stream",
+    "ReadEpisodes": "unary_stream",
+    "FetchParameters": "unary_stream",
+    "PublishParameters": "stream_unary",
+}
+"""Methods that stream, and which way; all others are unary."""
+
 NAMES = (
     "", ".", "..", "../x", "../../etc/passwd", "/etc/passwd", "a/../../b", "a/b", "t/", "__replaystore", "__replaystore/state", "zarr.json",
     "c.0", "t\0", "\0", "-", "~", "$(id)", "t\n", "CON", "ä", "😀" * 4000, "x" * 129, "y" * 10_000_000, "%s%n", "data/", "run/", "\u202et",

@@ -22,7 +22,7 @@ from replaystore.wire.methods import MAX_MESSAGE_BYTES, path_of
 from replaystore_client import Client
 
 from .conftest import count, seed
-from .mutations import CONFIG, names_a_field, noise, rss_bytes, spoil, valid_calls
+from .mutations import CONFIG, SHAPES, names_a_field, noise, rss_bytes, spoil, valid_calls
 
 SERVE = """
 import pathlib, sys, replaystore
@@ -35,14 +35,6 @@ sys.stdin.read()
 server.stop()
 store.close()
 """
-SHAPES = {
-    "Append": "stream_stream",
-    "Sample": "stream_stream",
-    "ReadSteps": "unary_stream",
-    "ReadEpisodes": "unary_stream",
-    "FetchParameters": "unary_stream",
-    "PublishParameters": "stream_unary",
-}
 THEIR_FAULT = {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION"}
 OPTIONS = [("grpc.max_receive_message_length", -1)]  # a spoiled request may well ask for a large batch, and get it
 MOST_GROWTH_BYTES = 3 * MAX_MESSAGE_BYTES

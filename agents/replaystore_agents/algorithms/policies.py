@@ -68,6 +68,13 @@ def build_policy(description: Mapping[str, Any], device: torch.device | str = "c
     return policy
 
 
+def policy_in(state: Mapping[str, Any], device: torch.device | str = "cpu") -> Policy:
+    """The policy of a checkpoint (`load_checkpoint`), with its weights."""
+    policy = build_policy(state["policy"], device)
+    policy.load({name: array.numpy() for name, array in state["policy_arrays"].items()})
+    return policy
+
+
 def publishable(policy: Policy) -> dict[str, Array]:
     """Its weights and its description, as named arrays."""
     text = json.dumps(policy.describe()).encode()
