@@ -356,15 +356,18 @@ class Store(TableVerbs):
         while not self._closed:
             self._wake.wait(self._interval_s)
             self._wake.clear()
-            with self._lock:
-                tables = list(self._tables.values())
-            for table in tables:
-                try:
-                    table.commit()
-                except ReplayStoreError as error:
-                    table.fail(error)
-                except Exception as error:  # whatever it was, this thread must live and somebody must hear of it
-                    table.fail(StorageError(f"the commit thread met {error!r}"))
+            self._commit_all()
+
+    def _commit_all(self) -> None:
+        with self._lock:
+            tables = list(self._tables.values())
+        for table in tables:
+            try:
+                table.commit()
+            except ReplayStoreError as error:
+                table.fail(error)
+            except Exception as error:  # whatever it was, this thread must live and somebody must hear of it
+                table.fail(StorageError(f"the commit thread met {error!r}"))
 
     def close(self) -> None:
         """Commits, publishes and closes everything; safe to call twice."""

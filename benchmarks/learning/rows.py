@@ -55,15 +55,15 @@ CARTPOLE = "Double DQN, 3 steps, PER"
 SAC = "SAC"
 
 _LANDER = (
-    "--steps 100000 --n-step 3 --alpha 0 --dueling --batch-size 128 --samples-per-insert 32 --learning-rate 5e-4 --tau 0.005 "
-    "--hidden 256,256 --epsilon-steps 20000 --epsilon-end 0.02 --eval-every 2500 --eval-episodes 20"
+    "--steps 250000 --n-step 3 --alpha 0 --dueling --batch-size 128 --samples-per-insert 32 --learning-rate 5e-4 --tau 0.005 "
+    "--hidden 256,256 --epsilon-steps 30000 --epsilon-end 0.05 --eval-every 2500 --eval-episodes 20"
 )
 _BITS = (
     "--steps 15000 --alpha 0 --gamma 0.98 --n-step 1 --learning-rate 1e-3 --batch-size 128 --samples-per-insert 64 --tau 0.05 "
     "--epsilon-end 0.1 --eval-every 500 --eval-episodes 50 --num-envs 8"
 )
 _REACH = "--algorithm ddpg --preset goals --steps 6000 --batch-size 128 --samples-per-insert 64 --eval-every 500 --eval-episodes 50"
-_GAME = "--steps 100000 --samples-per-insert 8 --epsilon-steps 30000 --epsilon-end 0.02 --num-envs 8 --eval-every 2500 --eval-episodes 20"
+_GAME = "--steps 200000 --samples-per-insert 8 --epsilon-steps 60000 --epsilon-end 0.02 --num-envs 8 --eval-every 2500 --eval-episodes 20"
 _MAZE = (
     "--steps 30000 --alpha 0 --gamma 0.99 --learning-rate 1e-3 --batch-size 64 --samples-per-insert 16 --eval-every 500 "
     "--eval-episodes 5 --epsilon-steps 15000 --epsilon-end 0.1 --num-envs 8"

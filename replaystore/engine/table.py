@@ -29,6 +29,7 @@ from replaystore.engine.recovery import OpenTable
 from replaystore.engine.rows import Rows
 from replaystore.engine.sampling import Sampling
 from replaystore.engine.warming import Warming
+from replaystore.engine.weakly import weakly
 from replaystore.errors import InvalidArgument, NotFound, PermissionDenied, ReplayStoreError, StorageError
 from replaystore.mapping.buffers import BufferPool
 from replaystore.schema.limiters import MinSize, RateLimiter
@@ -80,13 +81,14 @@ class Table(Sampling):
         self._drawing.counted = self._population.use_up
         # A store that is only read gets no inserts: a ratio would hold its readers back for ever.
         self._limiting = Limiting(self.config.rate_limiter if mode == "rw" else MinSize(), self._files, self._population)
-        self._committing = Committing(name, self._files, self._lock, self._pins, self._checkpoint)
+        self._committing = Committing(name, self._files, self._lock, self._pins, weakly(self._checkpoint))
+        change, changed, wait_durable = weakly(self._change), weakly(self._changed), weakly(self.wait_durable)
         self.changing = Changing(
-            self.config.columns, self._files, self._book, self._population, self._drawing, self._change, self._changed, self.wait_durable
+            self.config.columns, self._files, self._book, self._population, self._drawing, change, changed, wait_durable
         )
         """Deletes rows and writes into them."""
-        self._warming = Warming(self._borrow, self._population.ahead.read_around)
-        self._population.ahead.begun = self._warm
+        self._warming = Warming(weakly(self._borrow), self._population.ahead.read_around)
+        self._population.ahead.begun = weakly(self._warm)
 
     def _warm(self, rows: Rows) -> None:
         """Has what draws read of every step brought into memory; leaves first, without which nothing is drawn."""

@@ -72,6 +72,7 @@ class AppendService:
         finally:
             self._figures.append_streams -= 1
             stream.hold.close()
+            call.owes = None  # or the two hold each other, and the table, until the garbage collector comes
 
     async def _serve(self, stream: _Stream, table: Table, call: Call) -> None:
         await call.write(

@@ -14,6 +14,7 @@ from replaystore.schema.columns import check_name
 from replaystore.server.access.roles import Role
 from replaystore.server.bounds import Bounds, Hold
 from replaystore.server.events import happened
+from replaystore.server.figures import Figures
 from replaystore.server.options import ServerOptions
 from replaystore.server.quotas import QuotaBook
 from replaystore.server.translate import Call
@@ -40,10 +41,17 @@ class ControlService:
     """Serves everything about tables that is not inserting or sampling."""
 
     def __init__(
-        self, store: Store, options: ServerOptions, info: Any, disk: ThreadPoolExecutor, bounds: Bounds, quotas: QuotaBook
+        self,
+        store: Store,
+        options: ServerOptions,
+        info: Any,
+        disk: ThreadPoolExecutor,
+        bounds: Bounds,
+        quotas: QuotaBook,
+        figures: Figures,
     ) -> None:
         self._store, self._options, self._info, self._disk = store, options, info, disk
-        self._bounds, self._quotas = bounds, quotas
+        self._bounds, self._quotas, self._figures = bounds, quotas, figures
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await in_thread(self._disk, call)
@@ -57,6 +65,7 @@ class ControlService:
         async def work() -> None:
             with self._bounds.making_table(table, self._store.tables()), self._quotas.making_table(call.caller, table):
                 await self._run(make)
+            self._figures.keep(self._store.tables())  # not those that a stream asked for just when their table went
             made()
 
         _ = call.peer  # for what `made` logs, when the call may be over
@@ -86,6 +95,7 @@ class ControlService:
         """DropTable."""
         call.table(self._store, request.table)
         await self._run(lambda: self._store.drop_table(request.table))
+        self._figures.keep(self._store.tables())
         happened(call, "table dropped", table=request.table)
         return pb.DropTableReply()
 

@@ -131,7 +131,7 @@ class Server:
         append = AppendService(store, options, self.instance, self._copying, self._disk, self.figures, self.bounds, quotas)
         self._lending = Lending(store, enabled=options.local, longest_s=options.local_keep_s, least_bytes=options.local_least_bytes)
         sample = SampleService(store, options, self._copying, self._lending, self.figures, self.bounds)
-        control = ControlService(store, options, info, self._disk, self.bounds, quotas)
+        control = ControlService(store, options, info, self._disk, self.bounds, quotas, self.figures)
         standing = StandingService(store, options, self.figures, self.bounds, info, self.addresses, self._disk)
         parameters = self._parameters = ParameterService(store, options, self._disk, self.figures, self.bounds)
         simple: dict[str, tuple[Any, Handler]] = {
