@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from replaystore.diagnosis.pages import doctor_page
-from replaystore.server.metrics.page import metrics_page
+from replaystore.server.observing.metrics.page import metrics_page
 from replaystore.settings.page import settings_page
 
 WIDTH = 100

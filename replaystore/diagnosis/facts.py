@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.server.surroundings import Disk
+from replaystore.server.observing.surroundings import Disk
 from replaystore.status import ServerStatus, TableDescription, TableStats
 
 Array = npt.NDArray[Any]

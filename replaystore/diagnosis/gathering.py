@@ -20,7 +20,7 @@ from replaystore.diagnosis.facts import CertificateFacts, Facts, FileFacts, Fold
 from replaystore.errors import NotFound, ReplayStoreError
 from replaystore.schema.columns import is_reward
 from replaystore.schema.selectors import KEEPS_LEAVES
-from replaystore.server import surroundings
+from replaystore.server.observing import surroundings
 from replaystore.status import ServerStatus, TableDescription, TableStats
 from replaystore.storage.files import read_json
 from replaystore.storage.layout import PRIVATE_FOLDER, priority_path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from replaystore.diagnosis.gathering import state_of, status_of
 from replaystore.errors import NotFound, ReplayStoreError
-from replaystore.server import surroundings
-from replaystore.server.surroundings import Disk
+from replaystore.server.observing import surroundings
+from replaystore.server.observing.surroundings import Disk
 from replaystore.status import ServerStatus, TableStats, TableStatus
 from replaystore.storage.files import read_json
 

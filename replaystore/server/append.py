@@ -15,7 +15,7 @@ import grpc
 
 from replaystore.errors import InvalidArgument
 from replaystore.server.bounds import Bounds, Hold
-from replaystore.server.figures import Figures
+from replaystore.server.observing.figures import Figures
 from replaystore.server.options import ServerOptions
 from replaystore.server.quotas import Pace, QuotaBook
 from replaystore.server.translate import Call

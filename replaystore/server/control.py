@@ -13,8 +13,8 @@ from replaystore.errors import PermissionDenied
 from replaystore.schema.columns import check_name
 from replaystore.server.access.roles import Role
 from replaystore.server.bounds import Bounds, Hold
-from replaystore.server.events import happened
-from replaystore.server.figures import Figures
+from replaystore.server.observing.events import happened
+from replaystore.server.observing.figures import Figures
 from replaystore.server.options import ServerOptions
 from replaystore.server.quotas import QuotaBook
 from replaystore.server.translate import Call

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from replaystore.errors import InvalidArgument
 from replaystore.server.bounds import Bounds, Hold
-from replaystore.server.figures import Figures
+from replaystore.server.observing.figures import Figures
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call
 from replaystore.server.waiting import Waker, bounded_wait, in_thread, to_the_end

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from replaystore.engine.warm_up import warm_up
 from replaystore.server.access.listening import Access
 from replaystore.server.address import parse_address
-from replaystore.server.events import log
-from replaystore.server.observing import open_pages
+from replaystore.server.observing.events import log
+from replaystore.server.observing.observing import open_pages
 from replaystore.server.options import ServerOptions
 from replaystore.server.recovering import PATIENCE_S, Recovering
 from replaystore.server.service import Server
 from replaystore.store import Progress, Store
 
 if TYPE_CHECKING:
-    from replaystore.server.metrics.http import Pages
+    from replaystore.server.observing.metrics.http import Pages
 
 
 @dataclass(frozen=True, slots=True)

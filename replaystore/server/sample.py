@@ -18,8 +18,8 @@ from replaystore.schema.views import Episode, Hindsight
 from replaystore.server.access.roles import NEEDS
 from replaystore.server.bounds import UNCOUNTED_BYTES, Bounds, Hold
 from replaystore.server.describing import Described
-from replaystore.server.figures import Figures, Seen, TableFigures
 from replaystore.server.local import Asked, Borrowing, Lending
+from replaystore.server.observing.figures import Figures, Seen, TableFigures
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call, reported
 from replaystore.server.waiting import bounded_wait, in_thread, wait_turn

@@ -22,22 +22,22 @@ from replaystore.server.address import claim_socket_path, join_address, parse_ad
 from replaystore.server.append import AppendService
 from replaystore.server.bounds import Bounds
 from replaystore.server.control import ControlService
-from replaystore.server.figures import Figures
 from replaystore.server.health import Health
 from replaystore.server.local import Lending
-from replaystore.server.observing import Observing
+from replaystore.server.observing.figures import Figures
+from replaystore.server.observing.observing import Observing
+from replaystore.server.observing.standing import StandingService
 from replaystore.server.options import ServerOptions
 from replaystore.server.parameters import ParameterService
 from replaystore.server.peers import keepalive_options
 from replaystore.server.quotas import QuotaBook
 from replaystore.server.sample import SampleService
-from replaystore.server.standing import StandingService
 from replaystore.server.translate import Calls, Handler, unary
 from replaystore.v1 import service_pb2 as pb
 from replaystore.wire.methods import PROTOCOL, SERVICE
 
 if TYPE_CHECKING:
-    from replaystore.server.metrics.http import Pages
+    from replaystore.server.observing.metrics.http import Pages
     from replaystore.store import Store
 
 _DRAINING = 0.8

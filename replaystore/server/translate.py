@@ -13,8 +13,8 @@ import grpc
 from replaystore.errors import NotFound, PermissionDenied, ReplayStoreError
 from replaystore.server.access.callers import ANYBODY, Caller
 from replaystore.server.access.roles import NEEDS, Role
-from replaystore.server.events import Refusals, log
-from replaystore.server.figures import Figures
+from replaystore.server.observing.events import Refusals, log
+from replaystore.server.observing.figures import Figures
 from replaystore.server.waiting import is_resting
 from replaystore.v1 import data_pb2 as pb
 from replaystore.wire.errors import ERROR_KEY, RETRY_KEY, error_text, retry_hint

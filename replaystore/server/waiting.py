@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from replaystore.errors import InvalidArgument, NotReady
-from replaystore.server.figures import Waits
+from replaystore.server.observing.figures import Waits
 from replaystore.turns import Ticket, WaitQueue
 
 if TYPE_CHECKING:

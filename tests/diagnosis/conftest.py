@@ -10,7 +10,7 @@ import numpy as np
 import replaystore as rs
 from replaystore.diagnosis.examination import examine
 from replaystore.diagnosis.facts import Facts, Finding, FolderFacts, TableFacts
-from replaystore.server.surroundings import Disk
+from replaystore.server.observing.surroundings import Disk
 from replaystore.wire.methods import PROTOCOL
 
 NOW = 1_700_000_000.0

@@ -14,7 +14,7 @@ import replaystore as rs
 from replaystore.cli import pages
 from replaystore.diagnosis.examination import CHECKS, examine
 from replaystore.diagnosis.facts import SEVERITIES, CertificateFacts, Facts, FileFacts, TableFacts
-from replaystore.server.surroundings import Disk
+from replaystore.server.observing.surroundings import Disk
 
 from .conftest import CONFIG, GIB, NOW, folder, found, one, served, stats, status, table
 

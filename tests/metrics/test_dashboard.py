@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from replaystore.server.metrics.catalogue import ENTRIES
-from replaystore.server.metrics.page import metrics_page
+from replaystore.server.observing.metrics.catalogue import ENTRIES
+from replaystore.server.observing.metrics.page import metrics_page
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = {

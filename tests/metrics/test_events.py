@@ -16,8 +16,8 @@ import pytest
 
 import replaystore as rs
 from replaystore.cli import logs
-from replaystore.server import events, observing
-from replaystore.server.figures import Figures
+from replaystore.server.observing import events, observing
+from replaystore.server.observing.figures import Figures
 from replaystore.server.options import ServerOptions
 from replaystore.server.thread import start_in_thread
 from replaystore.store import Store

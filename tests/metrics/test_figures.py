@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import replaystore as rs
-from replaystore.server import figures
-from replaystore.server.figures import BOUNDS_S, FOLD_EVERY, Durations, Figures, Seen, TableFigures, Waits
+from replaystore.server.observing import figures
+from replaystore.server.observing.figures import BOUNDS_S, FOLD_EVERY, Durations, Figures, Seen, TableFigures, Waits
 
 
 def test_durations_against_a_naive_count() -> None:

@@ -17,7 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 import replaystore as rs
 from replaystore.server import run
-from replaystore.server.metrics import http
+from replaystore.server.observing.metrics import http
 from replaystore.server.options import ServerOptions
 from replaystore.server.thread import ServerThread, start_in_thread
 from replaystore.store import Store
@@ -161,7 +161,7 @@ def test_a_failure_is_logged_and_not_shown(
     def fails(*_: Any) -> None:
         raise RuntimeError("secret/path")
 
-    monkeypatch.setattr("replaystore.server.metrics.collecting._collect_server", fails)
+    monkeypatch.setattr("replaystore.server.observing.metrics.collecting._collect_server", fails)
     status, text = get(server.metrics, "/metrics")
     assert status == 500
     assert "secret" not in text

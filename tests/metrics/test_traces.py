@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import replaystore as rs
-from replaystore.server import traces
+from replaystore.server.observing import traces
 from replaystore.server.options import ServerOptions
 from replaystore.server.thread import start_in_thread
 from replaystore.store import Store

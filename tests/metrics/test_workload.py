@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import replaystore as rs
-from replaystore.server.figures import BOUNDS_S
-from replaystore.server.metrics.catalogue import ENTRIES
+from replaystore.server.observing.figures import BOUNDS_S
+from replaystore.server.observing.metrics.catalogue import ENTRIES
 from replaystore.server.thread import ServerThread
 from replaystore.store import Store
 from replaystore_client import Client, sink, stream

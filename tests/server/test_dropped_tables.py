@@ -17,7 +17,7 @@ import pytest
 import replaystore as rs
 from replaystore.engine.weakly import weakly
 from replaystore.server import service
-from replaystore.server.figures import Figures
+from replaystore.server.observing.figures import Figures
 from replaystore.server.thread import ServerThread, start_in_thread
 from replaystore.store import Store
 from replaystore_client import Client

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import replaystore as rs
-from replaystore.server import surroundings
+from replaystore.server.observing import surroundings
 from replaystore.server.thread import ServerThread
 from replaystore.status import ServerStatus
 from replaystore.store import Store

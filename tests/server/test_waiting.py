@@ -9,7 +9,7 @@ from typing import Any
 
 from replaystore.server.append import _Stream
 from replaystore.server.bounds import Bounds
-from replaystore.server.figures import Figures
+from replaystore.server.observing.figures import Figures
 from replaystore.server.options import ServerOptions
 from replaystore.server.waiting import Waker
 from replaystore.v1 import data_pb2 as pb

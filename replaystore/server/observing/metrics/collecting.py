@@ -12,10 +12,10 @@ from prometheus_client.utils import floatToGoString
 
 import replaystore
 from replaystore.errors import NotFound, ReplayStoreError, all_errors
-from replaystore.server import surroundings
-from replaystore.server.figures import BOUNDS_S, UNEXPECTED, Durations, TableFigures
-from replaystore.server.metrics.catalogue import ENTRIES
-from replaystore.server.standing import commit_lag_s
+from replaystore.server.observing import surroundings
+from replaystore.server.observing.figures import BOUNDS_S, UNEXPECTED, Durations, TableFigures
+from replaystore.server.observing.metrics.catalogue import ENTRIES
+from replaystore.server.observing.standing import commit_lag_s
 from replaystore.storage.residency import SUPPORTED, in_memory
 
 if TYPE_CHECKING:

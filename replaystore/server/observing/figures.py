@@ -18,7 +18,7 @@ import numpy.typing as npt
 from replaystore.errors import ReplayStoreError
 
 if TYPE_CHECKING:
-    from replaystore.server.traces import Traces
+    from replaystore.server.observing.traces import Traces
 
 BOUNDS_S = (*(float(f"{digit}e{power}") for power in range(-5, 2) for digit in (1, 2, 5)), 100.0, 1000.0)
 """Upper bounds of the classes in which durations are counted; the last class has none."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import replaystore
-from replaystore.server.events import SLOW_COMMIT_S, log
-from replaystore.server.figures import Figures
+from replaystore.server.observing.events import SLOW_COMMIT_S, log
+from replaystore.server.observing.figures import Figures
 from replaystore.server.options import ServerOptions
 
 if TYPE_CHECKING:
-    from replaystore.server.metrics.http import Pages
+    from replaystore.server.observing.metrics.http import Pages
     from replaystore.server.service import Server
     from replaystore.store import Store
 
@@ -19,7 +19,7 @@ def open_pages(options: ServerOptions) -> Pages | None:
     """Listens for those who want metrics, if any are wanted; InvalidArgument when it cannot. On the server's event loop."""
     if options.metrics is None:
         return None
-    from replaystore.server.metrics.http import Pages
+    from replaystore.server.observing.metrics.http import Pages
 
     return Pages(options.metrics)
 
@@ -39,7 +39,7 @@ class Observing:
     def begin(self, server: Server, store: Store) -> None:
         """Calls are served from now on. InvalidArgument when what is asked for cannot be had."""
         if self._options.otlp is not None:
-            from replaystore.server.traces import traces_to
+            from replaystore.server.observing.traces import traces_to
 
             self._figures.traces = traces_to(self._options.otlp, replaystore.__version__, server.instance)
         if self._pages is None:

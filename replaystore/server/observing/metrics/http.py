@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 
 from replaystore.errors import InvalidArgument
 from replaystore.server.address import is_loopback, join_address, parse_address
-from replaystore.server.metrics.collecting import Collector
+from replaystore.server.observing.metrics.collecting import Collector
 
 if TYPE_CHECKING:
     from replaystore.server.service import Server

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from replaystore.server.figures import BOUNDS_S
-from replaystore.server.metrics.catalogue import SERVER, TABLE, Entry
+from replaystore.server.observing.figures import BOUNDS_S
+from replaystore.server.observing.metrics.catalogue import SERVER, TABLE, Entry
 
 INTRODUCTION = """# Metrics
 

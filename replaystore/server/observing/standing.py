@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from replaystore.errors import NotFound, ReplayStoreError, StorageError
-from replaystore.server import surroundings
 from replaystore.server.access.callers import Caller
 from replaystore.server.bounds import Bounds
-from replaystore.server.figures import LOOKED_EVERY_S, Figures, TableFigures
+from replaystore.server.observing import surroundings
+from replaystore.server.observing.figures import LOOKED_EVERY_S, Figures, TableFigures
 from replaystore.server.options import ServerOptions
 from replaystore.server.translate import Call
 from replaystore.server.waiting import in_thread
