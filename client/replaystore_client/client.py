@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,22 +40,19 @@ from replaystore.wire.records import (
     encode_changes,
     encode_fork,
 )
-from replaystore.wire.samples import Updates, encode_query, encode_sample_request, encode_update, raise_reply_error
+from replaystore.wire.samples import Updates, encode_query, encode_sample_request, encode_update
 from replaystore.writer import Writer
 from replaystore_client.connection import Connection
-from replaystore_client.local.path import Gone, check_mode
+from replaystore_client.local.path import check_mode
 from replaystore_client.sampler import Sampler
+from replaystore_client.single import SingleDraws
 from replaystore_client.sink import RemoteSink
-from replaystore_client.stream import SampleStream
 
 Array = npt.NDArray[Any]
 
-_IDLE_STREAMS = 4
 _SLOWEST_DISK_BYTES_PER_S = 20e6
 """A published set is answered once it is on disk."""
 _COPY_TIMEOUT_S = 60.0
-_KEEP_S = 1.0
-"""A single call gathers at once; the server keeps the files for so long, or until the next call."""
 
 
 class Client:
@@ -82,9 +78,7 @@ class Client:
         self._local = check_mode(local)
         self._connection = Connection(address, token, tls)
         self._timeout_s = timeout_s
-        self._lock = threading.Lock()
-        self._idle: list[SampleStream] = []
-        self._pid = self._connection.pid
+        self._single = SingleDraws(self._connection, self._local)
 
     @property
     def address(self) -> str:
@@ -268,7 +262,7 @@ class Client:
         request = SampleRequest(batch_size, view or Transition(), selector, beta, seed, _names(columns), where, normalise)
         check_reward_function(request.view, reward_fn)
         query = encode_query(name, request)
-        batch = self._ask(name, request, lambda local: encode_sample_request(1, query, beta, seed, limit, local=local), limit)
+        batch = self._single.ask(name, request, lambda local: encode_sample_request(1, query, beta, seed, limit, local=local), limit)
         return batch if reward_fn is None else batch.relabel(reward_fn)
 
     def sample_at(
@@ -300,47 +294,7 @@ class Client:
         def message(local: bytes) -> bytes:
             return encode_sample_request(1, query, 0.0, seed, 0.0, step_ids=ids, as_of=as_of, local=local)
 
-        return self._ask(name, request, message, self._timeout_s)
-
-    def _ask(self, name: str, request: SampleRequest, message: Callable[[bytes], bytes], limit: float) -> Batch:
-        stream = self._borrow()
-        try:
-            local = stream.local(name, self._local, _KEEP_S)
-            header, fields = self._answer(stream, message(local.ask(1)), limit)
-            try:
-                fields = local.fields(header, fields)
-            except Gone:
-                header, fields = self._answer(stream, message(b""), limit)
-            local.gathered(1)
-        except BaseException:
-            stream.close()
-            raise
-        self._give_back(stream)
-        raise_reply_error(header)
-        return Batch(fields, request.view, header.candidates, header.mass, header.next_step)
-
-    @staticmethod
-    def _answer(stream: SampleStream, message: bytes, limit: float) -> tuple[Any, dict[str, Array]]:
-        stream.send(message)
-        header, fields = stream.receive(max(limit, 1.0))
-        stream.answered()
-        return header, fields
-
-    def _renew(self) -> None:
-        if self._pid != self._connection.pid:  # after a fork
-            self._lock, self._idle, self._pid = threading.Lock(), [], self._connection.pid
-
-    def _borrow(self) -> SampleStream:
-        self._renew()
-        with self._lock:
-            return self._idle.pop() if self._idle else SampleStream(self._connection)
-
-    def _give_back(self, stream: SampleStream) -> None:
-        with self._lock:
-            if len(self._idle) < _IDLE_STREAMS:
-                self._idle.append(stream)
-                return
-        stream.close()
+        return self._single.ask(name, request, message, self._timeout_s)
 
     def sampler(
         self,
@@ -461,11 +415,7 @@ class Client:
 
     def close(self) -> None:
         """Ends the connection, and with it every writer and sampler made by this client: close those first."""
-        self._renew()
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for stream in idle:
-            stream.close()
+        self._single.close()
         self._connection.close()
 
     def __enter__(self) -> Self:

@@ -219,7 +219,7 @@ def test_single_calls_keep_few_tables_mapped(store: Store, local: Client) -> Non
         play(store, f"t{number}", 20, mark=1000 * number)
         for _ in range(2):
             check(local.sample(f"t{number}", 4), 1000 * number)
-    (stream,) = local._idle
+    (stream,) = local._single._idle
     assert list(stream._local) == [f"t{number}" for number in range(3, 11)]
     assert {path.path for path in stream._local.values()} == {"local"}
     check(local.sample("t0", 4), 0)

@@ -101,4 +101,4 @@ def test_single_calls(shared_store: Store, clients: Clients) -> None:
             if name not in but:
                 assert array.tobytes() == batch.fields[name].tobytes(), name
         same(local.sample_at("calls", batch.step_ids, seed=seed), wire.sample_at("calls", batch.step_ids, seed=seed))
-    assert local._idle[0]._local["calls"].path == "local"
+    assert local._single._idle[0]._local["calls"].path == "local"
