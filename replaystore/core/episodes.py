@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from replaystore.core.finished import FinishedEpisodes
 from replaystore.core.jit import kernel
 from replaystore.errors import InvalidArgument
 from replaystore.schema.columns import is_reward
@@ -78,13 +78,11 @@ class EpisodeBook:
 
     def __init__(self) -> None:
         self.open: dict[int, OpenEpisode] = {}
-        self._finished: OrderedDict[int, int] = OrderedDict()
+        self._finished = FinishedEpisodes(REMEMBERED_EPISODES)
 
     def remember(self, episode: int, rows: int) -> None:
         """Notes a finished episode of so many rows, the closing row counted in."""
-        self._finished[episode] = rows
-        if len(self._finished) > REMEMBERED_EPISODES:
-            self._finished.popitem(last=False)
+        self._finished.add(episode, rows)
 
     def plan(self, block: StepBlock, next_step: int, now: float, seeds: Mapping[int, int] | None = None) -> Plan:
         """What appending `block` at `next_step` would do.
@@ -133,11 +131,14 @@ class EpisodeBook:
         """Whether each run is of an episode of its own and begins where that one stands, as nearly all do: nothing to skip or to refuse."""
         if len(runs) > 1 and len({run[0] for run in runs}) < len(runs):
             return False
+        begun = []
         for episode, first, *_ in runs:
             known = self.open.get(episode)
-            if first != (0 if known is None else known.rows) or (known is None and episode in self._finished):
+            if first != (0 if known is None else known.rows):
                 return False
-        return True
+            if known is None:
+                begun.append(episode)
+        return not (begun and self._finished.has_any(begun))
 
     def _skips(self, runs: npt.NDArray[np.void]) -> Ids | None:
         """Rows at the head of each run that the table already has; None when there are none."""
@@ -147,16 +148,16 @@ class EpisodeBook:
         for index, (episode, first, rows, ending) in enumerate(
             zip(runs["episode"].tolist(), runs["first"].tolist(), runs["rows"].tolist(), runs["ending"].tolist(), strict=True)
         ):
-            have = ahead.get(episode, -1)
+            have, finished = ahead.get(episode, -1), self._finished.rows_of(episode)
             if have < 0:
                 known = self.open.get(episode)
-                have = known.rows if known is not None else self._finished.get(episode, 0)
+                have = known.rows if known is not None else finished or 0
             if first > have:
                 raise InvalidArgument(
                     f"runs.first[{index}]={first}: episode {episode} has {have} rows here, so its next run must begin at or before {have}; "
                     "send the rows in between first"
                 )
-            over = episode in self._finished or episode in ended
+            over = finished is not None or episode in ended
             if over and first + rows > have:
                 raise InvalidArgument(f"runs.rows[{index}]={rows}: episode {episode} ended after {have} rows; begin a new episode")
             skip = min(rows, have - first)
