@@ -6,8 +6,12 @@ Whoever sends a block again may be answered as long as its episodes are remember
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 GENERATION = 1 << 12
 """Episodes that are forgotten together."""
@@ -47,19 +51,33 @@ class FinishedEpisodes:
         if not len(older):
             return False
         wanted = np.array(episodes, np.int64)
-        return bool((older[np.minimum(older.searchsorted(wanted), len(older) - 1)] == wanted).any())
+        return bool((older.take(older.searchsorted(wanted), mode="clip") == wanted).any())
 
     def __len__(self) -> int:
         return len(self._newest) + len(self._episodes)
 
     def _settle(self) -> None:
-        """The dictionary becomes the newest generation of the arrays. Two sorted runs are merged: a third of a millisecond."""
+        """The dictionary becomes the newest generation of the arrays, of which the oldest goes.
+
+        Two sorted runs are merged: 2 to 3 ms, half a microsecond for an episode.
+        """
         kept = self._ages + 1 < self._generations
-        order = np.argsort(newest := np.fromiter(self._newest, np.int64, len(self._newest)))
-        rows = np.fromiter(self._newest.values(), np.int32, len(self._newest))
-        episodes = np.concatenate([self._episodes[kept], newest[order]])
-        merged = np.argsort(episodes, kind="stable")
-        self._episodes = episodes[merged]
-        self._rows = np.concatenate([self._rows[kept], rows[order]])[merged]
-        self._ages = np.concatenate([self._ages[kept] + np.uint8(1), np.zeros(len(newest), np.uint8)])[merged]
+        episodes, count = self._episodes[kept], len(self._newest)
+        newest = np.fromiter(self._newest, np.int64, count)
+        order = np.argsort(newest)
+        places = episodes.searchsorted(newest[order]) + np.arange(count)
+        older = np.ones(len(episodes) + count, np.bool_)
+        older[places] = False
+        rows = np.fromiter(self._newest.values(), np.int32, count)
+        self._rows = _merged(older, self._rows[kept], places, rows[order])
+        self._ages = _merged(older, self._ages[kept] + np.uint8(1), places, np.zeros(count, np.uint8))
+        self._episodes = _merged(older, episodes, places, newest[order])
         self._newest = {}
+
+
+def _merged(is_first: Array, first: Array, places: Array, second: Array) -> Array:
+    """`first` where `is_first`, `second` at `places`, which is everywhere else."""
+    out = np.empty(len(is_first), first.dtype)
+    out[is_first] = first
+    out[places] = second
+    return out

@@ -13,13 +13,12 @@ Result = TypeVar("Result")
 
 def weakly(method: Callable[Given, Result]) -> Callable[Given, Result]:
     """A bound method that holds its object weakly. ReferenceError when it is called after that has gone."""
-    held = WeakMethod(method)
+    held, name = WeakMethod(method), method.__qualname__
 
     def call(*given: Given.args, **named: Given.kwargs) -> Result:
         there = held()
         if there is None:
-            raise ReferenceError(f"{method_name} was called after its owner had gone")
+            raise ReferenceError(f"{name} was called after its owner had gone")
         return there(*given, **named)
 
-    method_name = method.__qualname__
     return call

@@ -65,7 +65,7 @@ class ControlService:
         async def work() -> None:
             with self._bounds.making_table(table, self._store.tables()), self._quotas.making_table(call.caller, table):
                 await self._run(make)
-            self._figures.keep(self._store.tables())  # not those that a stream asked for just when their table went
+            self._figures.keep(self._store.tables())  # a stream may have counted for a table just dropped
             made()
 
         _ = call.peer  # for what `made` logs, when the call may be over

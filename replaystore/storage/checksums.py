@@ -27,8 +27,6 @@ PIECE_BYTES = 4 << 20
 
 SAVE_INTERVAL_S = 30.0
 
-_NONE = np.empty(0, np.uint8)
-
 Entries: TypeAlias = dict[str, dict[int, tuple[int, int]]]
 """By array path and chunk: the checksum, and how many of the chunk's rows it covers."""
 
@@ -107,7 +105,6 @@ class Checksums:
         self._layouts = [layout for layout in layouts if not layout.live]
         self._entries: Entries | None = None
         self._covered: dict[str, int] = {}  # by path: rows below need no look any more
-        self._piece = _NONE
         self._changed = False
         self._saved_s = time.monotonic()
 
@@ -115,6 +112,7 @@ class Checksums:
         """Covers the durable rows [first_step, next_step), and `episodes` of ``episodes/``, with at most `most_bytes` read in this call."""
         entries = self._load()
         left = most_bytes
+        piece = np.empty(PIECE_BYTES, np.uint8)  # not kept: there may be many tables
         for layout in self._layouts:
             first, stop = (0, episodes) if layout.path.startswith("episodes/") else (first_step, next_step)
             size = layout.rows_per_chunk
@@ -125,24 +123,21 @@ class Checksums:
             while position < stop and (left is None or left > 0):
                 chunk = position // size
                 rows = min(size, stop - chunk * size)
-                read = self._cover(layout, chunk, rows, of_array)
+                read = self._cover(layout, chunk, rows, of_array, piece)
                 left = None if left is None else left - read
                 position = chunk * size + rows
             self._covered[layout.path] = position
-        self._piece = _NONE  # there may be many tables, and seconds until the next call
 
-    def _cover(self, layout: ArrayLayout, chunk: int, rows: int, of_array: dict[int, tuple[int, int]]) -> int:
+    def _cover(self, layout: ArrayLayout, chunk: int, rows: int, of_array: dict[int, tuple[int, int]], piece: npt.NDArray[np.uint8]) -> int:
         crc, covered = of_array.get(chunk, (0, 0))
         if covered == rows:
             return 0
         if covered > rows:  # of rows that a recovery has cut off since
             crc, covered = 0, 0
         path = self._folder / layout.path / layout.chunk_name(chunk)
-        if not len(self._piece):
-            self._piece = np.empty(PIECE_BYTES, np.uint8)
         with storage_errors(path, "reading"):
             try:
-                crc = crc_of_file(path, covered * layout.row_bytes, rows * layout.row_bytes, crc, self._piece)
+                crc = crc_of_file(path, covered * layout.row_bytes, rows * layout.row_bytes, crc, piece)
             except (FileNotFoundError, EOFError):
                 return 0  # gone with retention, or damaged: then others say so
         of_array[chunk] = (crc, rows)
